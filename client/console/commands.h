@@ -1,0 +1,27 @@
+// The groups of commands; each adds its own to the command line.
+#pragma once
+
+#include <string>
+
+#include "client/console/context.h"
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
+
+namespace dray::console {
+
+void add_cluster_commands(CLI::App& app, Context& context);  // up, down
+void add_look_commands(CLI::App& app, Context& context);  // status, workers, queues, drain
+void add_run_commands(CLI::App& app, Context& context);  // submit, wait, result
+void add_task_commands(CLI::App& app, Context& context);  // tasks, task, cancel, retry, dlq
+void add_meta_commands(CLI::App& app, Context& context);  // config, version, completion
+
+// An option that takes a duration such as 250ms, 10s, 2h.
+CLI::Option* add_duration(CLI::App& app, const std::string& names, Millis& target,
+                          const std::string& help);
+// The text of a completion script for bash, from the tree of commands.
+std::string bash_completion(const CLI::App& root);
+
+}  // namespace dray::console

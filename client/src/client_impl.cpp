@@ -1,0 +1,237 @@
+// ClientImpl: life of the client's thread, requests and shared waits.
+#include "client/src/client_impl.h"
+
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "common/net/clock.h"
+
+namespace dray {
+namespace {
+
+constexpr Port kRouterPort = 0;
+constexpr auto kGrace = std::chrono::seconds(1);  // the core answers by the deadline; then closed
+
+uint64_t random_number() {
+  uint64_t n = 0;
+  while (::getrandom(&n, sizeof n, 0) != static_cast<ssize_t>(sizeof n)) {
+  }
+  return n;
+}
+
+ClientCoreOptions core_options(const ClientOptions& o) {
+  ClientCoreOptions c;
+  c.seed = random_number();
+  c.queue_bytes = o.queue_bytes;
+  return c;
+}
+
+ClientError closed_error() { return fault(Code::closed, "the client was shut down"); }
+
+}  // namespace
+
+ClientImpl::ClientImpl(ClientOptions options)
+    : options_(std::move(options)),
+      pid_(::getpid()),
+      core_(core_options(options_)),
+      host_(host_options(), core_, durable_),
+      ids_(random_number()) {}
+
+HostOptions ClientImpl::host_options() const {
+  HostOptions h;
+  h.link.role = Role::client;
+  h.link.name = options_.name.empty() ? "client-" + std::to_string(pid_) : options_.name;
+  h.link.boot = {random_number() | 1, random_number()};
+  h.dial = {{kRouterPort, options_.endpoint, Role::router}};
+  h.spin = options_.spin;
+  h.drain_timeout = Duration::zero();
+  return h;
+}
+
+Expected<Done> ClientImpl::start() {
+  if (options_.batch < 1 || options_.batch > kItemsMax)
+    return fault(Code::bad_argument, "batch must be 1 to 4096");
+  if (options_.window < 1 || options_.timeout.count() < 0)
+    return fault(Code::bad_argument, "window and timeout must be positive");
+  if (options_.name.size() > kNameBytesMax)
+    return fault(Code::bad_argument, "name is longer than 128 bytes");
+  if (Status status = host_.open(); !status) return to_public(status.error());
+  host_.set_on_turn([this](Now, ClientOut& out) { on_turn(out); });
+  thread_ = std::thread([self = shared_from_this()] { self->run(); });
+  std::unique_lock lock(mutex_);
+  bool up = changed_.wait_for(lock, options_.timeout, [&] { return connected() || closed_; });
+  if (up && !closed_) return Done{};
+  return fault(Code::unavailable, "no router answered at " + options_.endpoint);
+}
+
+void ClientImpl::run() {
+  thread_id_.store(std::this_thread::get_id());
+  (void)host_.run();  // without durable state it ends only on request
+  close_all();
+  std::lock_guard lock(mutex_);
+  exited_ = true;
+  changed_.notify_all();
+}
+
+void ClientImpl::shutdown() {
+  if (!thread_.joinable()) return;
+  host_.request_stop();
+  bool own_thread = on_client_thread();
+  if (!own_thread) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::milliseconds(900), [&] { return exited_; });
+    own_thread = !exited_;  // a callback does not return: it keeps what it needs alive
+  }
+  if (own_thread)
+    thread_.detach();
+  else
+    thread_.join();
+}
+
+void ClientImpl::close_all() {
+  {
+    std::lock_guard lock(mutex_);
+    closed_ = true;
+    connected_ = false;
+    for (const auto& call : live_calls_) {
+      std::lock_guard inner(call->mutex);
+      call->closed = true;
+      call->changed.notify_all();
+    }
+    for (auto& [id, group] : groups_) {
+      std::lock_guard inner(group->mutex);
+      group->closed = true;
+      group->changed.notify_all();
+    }
+    changed_.notify_all();
+  }
+  {
+    std::lock_guard lock(registry_mutex_);
+    registry_closed_ = true;
+    for (auto& [id, batch] : registry_.all()) {
+      {
+        std::lock_guard inner(batch->mutex);
+        if (batch->messages_open > 0) batch->error = closed_error();
+        batch->messages_open = 0;
+      }
+      TaskRegistry::Session session(registry_, due_);
+      ResultRow row;
+      row.id = id;
+      row.code = static_cast<uint8_t>(Errc::closed);
+      session.close(row, "the client was shut down; the outcome is not known");
+    }
+  }
+  run_callbacks();
+}
+
+Expected<Event> ClientImpl::call(Millis timeout, Starter start) {
+  if (on_client_thread())
+    return fault(Code::bad_argument, "a blocking call from a callback of the client");
+  timeout = effective(timeout);
+  auto call = std::make_shared<Call>();
+  {
+    std::lock_guard lock(mutex_);
+    if (closed_) return closed_error();
+    live_calls_.insert(call);
+  }
+  host_.post(
+      [this, call, timeout, start = std::move(start)](Now now, ClientCore& core, ClientOut& out) {
+        calls_[start(now, now.mono + timeout, core, out)] = call;
+      });
+  std::unique_lock lock(call->mutex);
+  call->changed.wait_for(lock, timeout + kGrace, [&] { return call->event || call->closed; });
+  std::optional<Event> event = std::move(call->event);
+  lock.unlock();
+  {
+    std::lock_guard guard(mutex_);
+    live_calls_.erase(call);
+  }
+  if (!event) return closed_error();
+  if (auto* rejected = std::get_if<RejectedEvent>(&*event)) return to_public(*rejected);
+  return std::move(*event);
+}
+
+void ClientImpl::set_on_results(std::function<void(std::span<const ResultView>)> f) {
+  auto shared = std::make_shared<const std::function<void(std::span<const ResultView>)>>(f);
+  std::lock_guard lock(mutex_);
+  on_results_ = f ? shared : nullptr;
+}
+
+Expected<Done> ClientImpl::flush(Millis timeout) {
+  if (on_client_thread())
+    return fault(Code::bad_argument, "a blocking call from a callback of the client");
+  std::unique_lock lock(mutex_);
+  bool done =
+      changed_.wait_for(lock, effective(timeout), [&] { return window_messages_ == 0 || closed_; });
+  if (closed_) return closed_error();
+  if (!done) return fault(Code::timeout, "submits are unanswered still");
+  return Done{};
+}
+
+std::shared_ptr<TaskBatch> ClientImpl::wait_for(Id id) {
+  auto batch = make_batch(1);
+  TaskId wire = to_wire(id);
+  {
+    std::lock_guard lock(registry_mutex_);
+    if (registry_closed_ || !registry_.add(std::span(&wire, 1), batch, 0)) return nullptr;
+  }
+  host_.post([wire](Now now, ClientCore& core, ClientOut&) {
+    core.wait(make_rows<IdRow>(std::vector<TaskId>{wire}), now);
+  });
+  return batch;
+}
+
+void ClientImpl::stop_waiting_for(Id id) {
+  TaskId wire = to_wire(id);
+  {
+    std::lock_guard lock(registry_mutex_);
+    registry_.remove(wire);
+  }
+  host_.post([wire](Now, ClientCore& core, ClientOut&) {
+    core.unwait(make_rows<IdRow>(std::vector<TaskId>{wire}));
+  });
+}
+
+std::shared_ptr<ClientImpl::GroupWaiter> ClientImpl::join_group(Id id) {
+  std::lock_guard lock(mutex_);
+  auto& waiter = groups_[to_wire(id)];
+  if (!waiter) waiter = std::make_shared<GroupWaiter>();
+  waiter->closed = closed_;
+  ++waiter->users;
+  return waiter;
+}
+
+void ClientImpl::leave_group(Id id) {
+  TaskId wire = to_wire(id);
+  {
+    std::lock_guard lock(mutex_);
+    auto it = groups_.find(wire);
+    if (it == groups_.end() || --it->second->users > 0) return;
+    groups_.erase(it);
+  }
+  host_.post([wire](Now, ClientCore& core, ClientOut& out) { core.group_unwatch(wire, out); });
+}
+
+void ClientImpl::wait_any(Millis timeout, const std::function<bool()>& ready) {
+  auto until = std::chrono::steady_clock::now() + effective(timeout);
+  ++any_waiters_;
+  while (true) {
+    uint64_t seen;
+    {
+      std::lock_guard lock(any_mutex_);
+      seen = any_news_;
+    }
+    if (ready()) break;
+    std::unique_lock lock(any_mutex_);
+    if (!any_changed_.wait_until(lock, until, [&] { return any_news_ != seen; })) break;
+  }
+  --any_waiters_;
+}
+
+ClientStats ClientImpl::stats() const {
+  uint64_t connects = connects_.load();
+  return {sent_.load(),     resent_.load(), results_.load(),
+          repeated_.load(), waits_.load(),  connects > 0 ? connects - 1 : 0};
+}
+
+}  // namespace dray

@@ -1,0 +1,54 @@
+// The list of planted bugs: name, what is wrong with it. tests/sim/README.md tells how to add one.
+#pragma once
+
+#define DRAY_MUTANT_LIST(X)                                                                     \
+  X(ack_before_sync, "SUBMITTED leaves before the task is durable")                             \
+  X(dispatch_before_sync, "DISPATCH leaves before the lease is durable")                        \
+  X(results_acked_before_sync, "RESULTS_ACK leaves before the end is durable")                  \
+  X(ready_before_sync, "READY leaves before the end is durable")                                \
+  X(cancel_told_early, "the answer to CANCEL leaves before it is durable")                      \
+  X(result_token_ignored, "a result is taken with any token, from anybody")                     \
+  X(lost_not_requeued, "a lost lease is not queued again")                                      \
+  X(lost_not_counted, "a lost lease does not count against max_lost")                           \
+  X(one_failure_more, "a task may fail once more than max_failures")                            \
+  X(backoff_without_cap, "the back-off goes beyond its cap")                                    \
+  X(due_ignored, "delay and back-off are not waited for")                                       \
+  X(expiry_ignored, "tasks start after their expiry")                                           \
+  X(expiry_timer_twice, "each retry sets another expiry timer (a bug we had)")                  \
+  X(pause_ignored, "tasks of a paused queue start")                                             \
+  X(changed_outside_apply, "state is changed besides the journal")                              \
+  X(ack_one_more, "RESULTS_ACK covers a result that never came")                                \
+  X(no_resume_window, "leases are lost at once when the broker restarts")                       \
+  X(reset_loses_leases, "leases are lost at once when a connection breaks")                     \
+  X(sent_no_survives, "positions in the old session are used in the new one")                   \
+  X(have_without_received, "what is still on its way counts as lost")                           \
+  X(ends_forgotten, "ids of ended tasks are not remembered")                                    \
+  X(floor_not_checked, "ids older than the history are accepted")                               \
+  X(floor_not_written, "the floor of known ids is not written to the journal")                  \
+  X(floor_by_own_clock, "the floor stays below ids from faster clocks (a bug we had)")          \
+  X(settings_not_rewritten, "paused queues go with the records that are released")              \
+  X(carry_without_attempt, "carrying a task forward drops its attempts")                        \
+  X(carry_without_token, "carrying a task forward drops its token")                             \
+  X(released_too_early, "journal records are released that live tasks need")                    \
+  X(credit_ignores_held, "a worker grants received + k whatever it holds")                      \
+  X(credit_off_by_one, "one more is sent than was granted")                                     \
+  X(old_hello_accepted, "a late HELLO of an old connection takes the peer over")                \
+  X(stop_not_given_back, "after being stopped a process declares the others dead")              \
+  X(broker_stop_not_given_back, "after being stopped the broker takes absent workers for lost") \
+  X(silence_never_ends, "a silent peer is never given up")                                      \
+  X(hole_accepted, "the aggregator takes a record behind a hole")                               \
+  X(repeat_accepted, "the aggregator takes a record again")                                     \
+  X(confirms_one_more, "the aggregator confirms one record too many")                           \
+  X(full_disk_forgotten, "the aggregator forgets what did not fit on its disk")                 \
+  X(results_dropped_at_close, "a worker drops its results when the connection breaks")          \
+  X(results_not_repeated, "a worker does not send its results again in a new session")          \
+  X(have_without_queue, "HAVE does not list what waits at the worker")                          \
+  X(late_dispatch_taken, "a worker takes what it called lost before")                           \
+  X(client_never_repeats, "a client does not repeat a request")                                 \
+  X(unavailable_means_refused, "`unavailable` counts as: nothing was done")                     \
+  X(last_refusal_counts, "a refusal speaks for earlier sendings, too (a bug we had)")           \
+  X(full_queue_ends_others, "a full client queue ends tasks of other submits (a bug we had)")   \
+  X(client_tells_twice, "a client tells a result twice")                                        \
+  X(client_trusts_pushes, "a client does not WAIT for what was not pushed")                     \
+  X(waits_lost_with_session, "a client forgets its WAITs with the session")                     \
+  X(router_leaks_credit, "a refused request stays in flight at the router")

@@ -1,0 +1,225 @@
+// Messages <-> frames. One table of kinds; the field lists of message.h do the rest.
+#include <algorithm>
+
+#include "common/wire/message.h"
+#include "common/wire/pack.h"
+#include "common/wire/spec.h"
+
+namespace dray {
+namespace {
+
+using wire::Element;
+using wire::Packer;
+using wire::Reader;
+
+Error bad(std::string detail) { return make_error(Errc::bad_message, std::move(detail)); }
+
+void pack_envelope(const Envelope& e, Packer& p) {
+  p(e.major, e.minor, static_cast<uint16_t>(e.kind), e.session, e.route, e.req, e.granted,
+    e.deadline_us, e.trace);
+}
+
+// Zero-copy slice of `frames.frame[0]` that a decoded field may not outlive is never handed out.
+Result<size_t> read_envelope(std::string_view head, std::vector<Element>& elements, Envelope& e) {
+  DRAY_TRY_ASSIGN(size_t used, wire::parse_elements(head, elements));
+  Reader r(elements);
+  uint16_t kind = 0;
+  r(e.major, e.minor, kind, e.session, e.route, e.req, e.granted, e.deadline_us, e.trace);
+  e.kind = static_cast<Kind>(kind);
+  if (e.trace.size() > 64) r.fail("trace too long");
+  if (r.failed()) return bad(std::string("envelope: ") + r.why());
+  if (e.major != kProtocolMajor)
+    return make_error(Errc::bad_version, "protocol " + std::to_string(e.major) +
+                                             " is not spoken here, want " +
+                                             std::to_string(kProtocolMajor));
+  return used;
+}
+
+template <class Row>
+concept HasLen = requires(Row r) {
+  r.len;
+};
+
+// Payload lengths must add up to the bytes frame exactly and each stay under its limit.
+template <class M>
+Status check_lengths(const M& m) {
+  uint64_t total = 0;
+  for (size_t i = 0; i < m.rows.size(); ++i) {
+    uint32_t len = m.rows[i].len;
+    if (len > kPayloadBytesMax)
+      return make_error(Errc::too_large, "payload of " + std::to_string(len) + " bytes, limit " +
+                                             std::to_string(kPayloadBytesMax));
+    total += len;
+  }
+  if (total != m.bytes.size()) return bad("row lengths do not add up to the bytes frame");
+  return {};
+}
+
+template <class M>
+Status take_frames(const Frames& frames, M& m) {
+  constexpr size_t want = 1 + (HasRows<M> ? 1 : 0) + (HasBytes<M> ? 1 : 0);
+  if (frames.count != want) return bad("wrong number of frames");
+  if constexpr (HasRows<M>) {
+    using R = typename std::decay_t<decltype(m.rows)>::Row;
+    const Bytes& b = frames.frame[1];
+    if (b.size() % sizeof(R) != 0) return bad("rows frame is not a whole number of rows");
+    if (b.size() / sizeof(R) > kItemsMax)
+      return make_error(Errc::too_large, "more than " + std::to_string(kItemsMax) + " rows");
+    m.rows = Rows<R>(b);
+  }
+  if constexpr (HasBytes<M>) {
+    if (frames.frame[2].size() > kBodyBytesMax)
+      return make_error(Errc::too_large, "bytes frame over the limit");
+    m.bytes = frames.frame[2];
+    using R = typename std::decay_t<decltype(m.rows)>::Row;
+    if constexpr (HasLen<R>) DRAY_TRY(check_lengths(m));
+  }
+  return {};
+}
+
+// Checks that need more than a type: indexes and enumerations. Peers are weather.
+Status check(const Submit& m) {
+  if (m.specs.empty() || m.specs.size() > kSpecsMax) return bad("submit needs 1..256 specs");
+  for (size_t i = 0; i < m.rows.size(); ++i) {
+    SubmitRow row = m.rows[i];
+    if (row.spec >= m.specs.size()) return bad("row names a spec that is not there");
+    if (row.id.is_null()) return bad("task id is null");
+  }
+  return {};
+}
+Status check(const Dispatch& m) {
+  for (size_t i = 0; i < m.rows.size(); ++i)
+    if (m.rows[i].spec >= m.specs.size()) return bad("row names a spec that is not there");
+  return {};
+}
+Status check(const Results& m) {
+  for (size_t i = 0; i < m.rows.size(); ++i)
+    if (m.rows[i].status > static_cast<uint8_t>(Verdict::time_limit)) return bad("unknown verdict");
+  return {};
+}
+template <class M>
+Status check_states(const M& m) {
+  for (size_t i = 0; i < m.rows.size(); ++i)
+    if (state_name(static_cast<TaskState>(m.rows[i].status)).empty())
+      return bad("unknown task state");
+  return {};
+}
+Status check(const Finished& m) { return check_states(m); }
+Status check(const Ready& m) { return check_states(m); }
+Status check(const Hello& m) {
+  if (m.name.empty() || m.name.size() > kNameBytesMax) return bad("name is empty or too long");
+  if (role_name(static_cast<Role>(m.role)).empty()) return bad("unknown role");
+  if (m.boot.is_null() || m.connect_no == 0) return bad("boot id or connect number is null");
+  return {};
+}
+Status check(const Attach& m) {
+  if (m.handlers.size() > kHandlersMax) return bad("too many handlers");
+  if (m.labels.size() > kLabelsMax) return bad("too many labels");
+  if (m.resources.size() > kResourcesMax) return bad("too many resources");
+  auto too_long = [](const std::string& s) { return s.empty() || s.size() > kNameBytesMax; };
+  for (const auto& [name, units] : m.resources)
+    if (too_long(name) || units > (uint64_t{1} << 53)) return bad("bad resource");
+  if (std::any_of(m.handlers.begin(), m.handlers.end(), too_long)) return bad("bad handler name");
+  if (std::any_of(m.labels.begin(), m.labels.end(), too_long)) return bad("bad label");
+  return {};
+}
+template <class M>
+Status check(const M&) {
+  return {};
+}
+
+template <class M>
+Result<Message> decode_body(std::string_view body, const Frames& frames) {
+  thread_local std::vector<Element> elements;
+  elements.clear();
+  DRAY_TRY_ASSIGN(size_t used, wire::parse_elements(body, elements));
+  if (used != body.size()) return bad("bytes after the body");
+  M m;
+  Reader r(elements);
+  if constexpr (requires { m.fields(r); }) m.fields(r);
+  if (r.failed()) return bad(std::string(kind_name(M::kind)) + ": " + r.why());
+  DRAY_TRY(take_frames(frames, m));
+  DRAY_TRY(check(m));
+  return Message(std::move(m));
+}
+
+template <size_t I = 0>
+Result<Message> decode_kind(Kind kind, std::string_view body, const Frames& frames) {
+  if constexpr (I < std::variant_size_v<Message>) {
+    using M = std::variant_alternative_t<I, Message>;
+    if (kind == M::kind) return decode_body<M>(body, frames);
+    return decode_kind<I + 1>(kind, body, frames);
+  } else {
+    return bad("unknown kind " + std::to_string(static_cast<unsigned>(kind)));
+  }
+}
+
+Status check_sizes(const Frames& frames) {
+  if (frames.count < 1 || frames.count > kFramesMax) return bad("wrong number of frames");
+  if (frames.frame[0].size() > kHeadBytesMax)
+    return make_error(Errc::too_large, "head frame over the limit");
+  return {};
+}
+
+}  // namespace
+
+Frames encode(const Envelope& envelope, const Message& message) {
+  Frames out;
+  std::visit(
+      [&](const auto& m) {
+        using M = std::decay_t<decltype(m)>;
+        std::string head;
+        head.reserve(96);
+        Packer p(head);
+        Envelope e = envelope;
+        e.kind = M::kind;
+        pack_envelope(e, p);
+        size_t before = head.size();
+        const_cast<M&>(m).fields(p);  // one field list for reading and writing; Packer only reads
+        if (head.size() == before) p.array(0);
+        out.frame[0] = Bytes(std::move(head));
+        out.count = 1;
+        if constexpr (HasRows<M>) out.frame[out.count++] = m.rows.bytes();
+        if constexpr (HasBytes<M>) out.frame[out.count++] = m.bytes;
+      },
+      message);
+  return out;
+}
+
+Result<Incoming> decode(const Frames& frames) {
+  DRAY_TRY(check_sizes(frames));
+  thread_local std::vector<Element> elements;
+  elements.clear();
+  Incoming in;
+  std::string_view head = frames.frame[0].view();
+  DRAY_TRY_ASSIGN(size_t used, read_envelope(head, elements, in.envelope));
+  DRAY_TRY_ASSIGN(in.message, decode_kind(in.envelope.kind, head.substr(used), frames));
+  return in;
+}
+
+Result<Envelope> decode_envelope(const Frames& frames) {
+  DRAY_TRY(check_sizes(frames));
+  thread_local std::vector<Element> elements;
+  elements.clear();
+  Envelope e;
+  DRAY_TRY(read_envelope(frames.frame[0].view(), elements, e));
+  return e;
+}
+
+Result<Frames> with_envelope(const Frames& frames, const Envelope& envelope) {
+  DRAY_TRY(check_sizes(frames));
+  thread_local std::vector<Element> elements;
+  elements.clear();
+  Envelope old;
+  DRAY_TRY_ASSIGN(size_t used, read_envelope(frames.frame[0].view(), elements, old));
+  std::string head;
+  head.reserve(frames.frame[0].size() + 32);
+  Packer p(head);
+  pack_envelope(envelope, p);
+  head.append(frames.frame[0].view().substr(used));
+  Frames out = frames;
+  out.frame[0] = Bytes(std::move(head));
+  return out;
+}
+
+}  // namespace dray

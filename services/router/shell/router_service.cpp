@@ -1,0 +1,83 @@
+#include "services/router/shell/router_service.h"
+
+#include "common/service/log.h"
+#include "common/service/metrics.h"
+#include "common/service/service.h"
+#include "services/router/core/router.h"
+
+namespace dray {
+namespace {
+
+RouterOptions router_options(const Config& c) {
+  RouterOptions o;
+  o.client_credit = static_cast<uint64_t>(c.integer("router.client_credit"));
+  o.client_bytes = c.size("router.client_bytes");
+  o.inflight_bytes = c.size("router.inflight_bytes");
+  return o;
+}
+
+HostOptions host_options(const Config& c) {
+  HostOptions o;
+  o.link.role = Role::router;
+  o.link.name = "router";
+  o.link.boot = random_boot_id();
+  o.listen = {{Router::kClients, c.text("router.endpoint")}};
+  o.dial = {{Router::kBroker, c.text("broker.endpoint"), Role::broker},
+            {Router::kAggregator, c.text("aggregator.endpoint"), Role::aggregator}};
+  o.drain_timeout = 5s;
+  return o;
+}
+
+std::vector<std::string> not_ready(Router& core) {
+  std::vector<std::string> reasons;
+  if (!core.has_broker()) reasons.push_back("no broker");
+  if (!core.has_aggregator()) reasons.push_back("no aggregator");
+  return reasons;
+}
+
+void export_metrics(const Router& core) {
+  const RouterCounters& c = core.counters();
+  for (const auto& [kind, n] : c.requests)
+    counter("dray_router_requests_total", "Requests passed on or answered.",
+            {{"kind", std::string(kind_name(kind))}})
+        .set_total(n);
+  for (const auto& [kind, n] : c.answers)
+    counter("dray_router_answers_total", "Answers passed on to clients.",
+            {{"kind", std::string(kind_name(kind))}})
+        .set_total(n);
+  for (size_t i = 0; i < kRefusals; ++i)
+    counter("dray_router_refused_total", "Requests refused.",
+            {{"reason", refusal_name(static_cast<Refusal>(i))}})
+        .set_total(c.refused[i]);
+  auto total = [](const char* name, const char* help, uint64_t v) {
+    counter(name, help).set_total(v);
+  };
+  total("dray_router_unknown_route_total", "Answers for clients that left.", c.unknown_route);
+  total("dray_router_late_answers_total", "Answers that nothing waits for.", c.late);
+  total("dray_router_watch_lost_total", "Clients told that pushes may be missing.", c.watch_lost);
+  auto level = [](const char* name, const char* help, uint64_t v) {
+    gauge(name, help).set(static_cast<double>(v));
+  };
+  level("dray_router_clients", "Connected clients.", core.clients());
+  level("dray_router_inflight", "Requests in flight.", core.inflight());
+  level("dray_router_inflight_bytes", "Bytes of requests in flight.", core.inflight_bytes());
+}
+
+}  // namespace
+
+int run_router(const Config& config) {
+  start_log(config, "router");
+  Router core(router_options(config));
+  NoDurable durable;
+  Host<Router, NoDurable> host(host_options(config), core, durable);
+  ServiceHooks<Router> hooks;
+  hooks.not_ready = not_ready;
+  hooks.state = [](Router& r, Now) { return to_json(r.to_doc()); };
+  hooks.metrics = [](Router& r, Now) { export_metrics(r); };
+  const int code = run_service("router", config.text("router.http"), host, std::move(hooks));
+  log_event(LogLevel::info, "stopped", {{"code", code}});
+  log_flush();
+  return code;
+}
+
+}  // namespace dray

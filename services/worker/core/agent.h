@@ -1,0 +1,160 @@
+// Agent: the worker's half of the broker conversation: credit, the local queue, leases held here,
+// results until they are acknowledged, time limits and drain. Pure: messages, outcomes and time in,
+// messages and starts out.
+//
+// Rules
+// - Every message carries `granted` = received + k - held (T1). held = queued + running, also what
+//   is void but still runs. Why: a sum of increments leaks one credit with every lost message.
+// - A task is *started* once it is handed to the executors. It then ends with an Outcome or stays.
+// - HAVE and ATTACH list the tokens we still answer for: queued, running and not void, finished and
+//   not acknowledged. What the broker sent, is not listed, and lies below `received`, is lost.
+// - Task numbers below `received` are never taken. Why: HAVE has already called them lost, the
+//   broker has given them to somebody else.
+// - Results keep their number and are sent again, in order, until acknowledged.
+// - A prefetched task never waits behind a long one: after 500 ms it goes back.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "common/base/ids.h"
+#include "common/base/time.h"
+#include "common/wire/credit.h"
+#include "common/wire/doc.h"
+#include "common/wire/link.h"
+#include "services/worker/core/holdings.h"
+#include "services/worker/core/ledger.h"
+#include "services/worker/core/pace.h"
+#include "services/worker/core/result_log.h"
+#include "services/worker/core/work.h"
+
+namespace dray::worker {
+
+struct AgentOptions {
+  uint32_t slots = 1;
+  uint32_t prefetch_max = 4096;
+  std::vector<std::string> handlers;
+  std::vector<uint32_t> handler_limits;  // how many run at once, by handler; 0 or missing: any
+  std::vector<std::string> labels;
+  ResourceList resources;
+  Duration beat = std::chrono::seconds(1);
+  Duration drain_timeout = std::chrono::seconds(30);
+};
+
+struct AgentCounters {
+  uint64_t received = 0;  // tasks taken into the queue
+  uint64_t repeated = 0;  // dispatched tasks ignored: held already, or called lost before
+  uint64_t missed = 0;  // tasks that never arrived (gap before a DISPATCH, or SYNC)
+  uint64_t started = 0;
+  uint64_t finished = 0;  // results made
+  uint64_t failed = 0;  // of these, not ok
+  uint64_t time_limits = 0;
+  uint64_t given_back = 0;
+  uint64_t revoked = 0;
+  uint64_t dropped = 0;  // outcomes of void tasks
+  uint64_t stale_results = 0;  // refused by the broker
+  uint64_t resends = 0;
+  uint64_t stuck = 0;  // handlers that ignored their time limit
+};
+
+class Agent {
+ public:
+  using Out = WorkerOut;
+  explicit Agent(AgentOptions options);
+
+  void on_open(const SessionInfo& info, Now now, Out& out);
+  void on_close(SessionId id, CloseReason reason, Now now, Out& out);
+  void on_message(SessionId from, const Envelope& envelope, Message&& message, Now now, Out& out);
+  // Everything the executors finished since the last turn, in any order.
+  void on_outcomes(std::vector<Outcome>&& outcomes, Now now, Out& out);
+  void on_progress(std::vector<ProgressItem>&& items, Now now, Out& out);
+  void tick(Now now, Out& out);
+  Time next_deadline() const;
+
+  // SIGTERM: no new work, finish what runs, leave after drain_timeout at the latest.
+  void begin_drain(Now now, Out& out);
+  bool draining() const { return leaving_ || told_to_drain_; }
+  bool drained() const { return drained_; }  // out.exit was set
+  int exit_code() const { return held_.running() == 0 ? 0 : 70; }  // 70: a thread does not return
+
+  bool attached() const { return session_ != SessionId::none; }
+  size_t queued() const { return held_.queued(); }
+  size_t running() const { return held_.running(); }
+  size_t unacked() const { return results_.size(); }
+  uint64_t target(Now now) const { return pace_.target(stalled(now)); }  // k
+  uint64_t granted(Now now) const;
+  uint64_t received() const { return credit_.received(); }
+  const AgentCounters& counters() const { return counters_; }
+  void check() const;
+  Doc to_doc(Now now) const;
+
+ private:
+  using Index = Holdings::Index;
+  struct Refused {
+    Errc code;
+    std::vector<TokenRow> rows;
+  };
+
+  void send(Message message, Now now, Out& out);
+  void send_results(uint64_t from, Now now, Out& out);
+  void send_have(Now now, Out& out);
+  void have_soon(Now now);
+  void give_back(Errc code, const std::vector<TokenRow>& rows, Now now, Out& out);
+  void give_back_queue(Errc code, size_t keep, Now now, Out& out);
+  std::vector<TokenRow> tokens() const;
+
+  void on_dispatch(const Dispatch& m, Now now, Out& out);
+  void on_results_ack(const ResultsAck& m, Now now, Out& out);
+  void on_revoke(const Revoke& m, Now now, Out& out);
+  void on_drain(const Drain& m, Now now, Out& out);
+  void on_sync(const Sync& m, Now now, Out& out);
+  void take(const DispatchRow& row, uint64_t epoch, std::shared_ptr<const LocalSpec> spec,
+            Bytes payload, Now now, std::vector<Refused>& refused);
+  std::shared_ptr<const LocalSpec> local_spec(const std::string& blob);
+  static ResourceList ledger_rows(const AgentOptions& options);
+  LocalSpec judge(const std::string& blob) const;
+
+  bool stalled(Now now) const;
+  bool has_slot(const HeldTask& task, Now now) const;
+  void start(Index i, Now now, Out& out);
+  void start_ready(Now now, Out& out);
+  bool on_outcome(Outcome&& o, std::vector<TokenRow>& unstarted);
+  void finish(Index i, Verdict verdict, Errc code, uint32_t exec_us, Bytes result);
+  void release(Index i);
+  void cancel(Index i, Out& out);
+  void check_limits(Now now, Out& out);
+  void limit_step(Index i, Now now, Out& out);
+  void check_waiting(Now now, Out& out);
+  void arm_check(Now now);
+  void check_drain(Now now, Out& out);
+
+  AgentOptions options_;
+  Ledger ledger_;  // options_.resources, then a row for each limited handler
+  Pace pace_;
+  Holdings held_;
+  ResultLog results_;
+  AgentCounters counters_;
+  std::unordered_map<std::string, std::shared_ptr<const LocalSpec>> specs_;  // by blob
+
+  SessionId session_ = SessionId::none;
+  CreditGiver credit_;  // of this session
+  uint64_t epoch_ = 0;  // highest broker epoch seen
+  Time have_at_ = kNever;
+  Time resend_at_ = kNever;
+  Duration resend_wait_{0};
+  Time closed_at_{};  // end of the last session
+  Time moved_at_{};  // last start or outcome
+  Time check_at_ = kNever;  // next look at what waits
+  Time limit_at_ = kNever;  // not after the first step of any time limit
+
+  bool told_to_drain_ = false;  // by the broker
+  bool leaving_ = false;  // by SIGTERM or a stuck thread
+  bool drain_cancelled_ = false;
+  bool drained_ = false;
+  Time drain_at_ = kNever;
+};
+
+}  // namespace dray::worker

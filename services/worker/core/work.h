@@ -1,0 +1,74 @@
+// Work: what passes between the agent and the executors, and the agent's outbox.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/bytes.h"
+#include "common/base/ids.h"
+#include "common/base/result.h"
+#include "common/base/time.h"
+#include "common/wire/outbox.h"
+#include "common/wire/spec.h"
+
+namespace dray::worker {
+
+struct ResourceNeed {
+  uint32_t resource = 0;  // row of the agent's ledger
+  uint64_t units = 0;
+};
+
+// The options of a task, parsed once per blob and judged against this worker.
+struct LocalSpec {
+  TaskSpec spec;
+  uint32_t handler = 0;  // index into AgentOptions.handlers
+  Errc refuse = Errc::ok;  // unknown_handler or infeasible: give back; bad_message: fail
+  std::string problem;  // text for `refuse`
+  Duration time_limit{0};  // 0 = none
+  std::vector<ResourceNeed> needs;
+};
+
+// Run this. The executors may keep it waiting behind others, in order; see WorkerOut.recall.
+struct Start {
+  TaskId id;
+  Token token;
+  uint32_t attempt = 1;
+  std::shared_ptr<const LocalSpec> spec;
+  Bytes payload;
+};
+
+// One for every Start, always, also when it was cancelled.
+struct Outcome {
+  TaskId id;
+  Token token;
+  Verdict verdict = Verdict::ok;
+  Errc code = Errc::ok;
+  bool started = true;  // false: handed back before it began (recall, or cancelled while waiting)
+  uint32_t exec_us = 0;
+  Bytes result;  // or the error text
+};
+
+struct ProgressItem {
+  TaskId id;
+  Token token;
+  uint32_t permille = 0;
+  std::string text;
+};
+
+struct WorkerOut : Outbox {
+  std::vector<Start> start;
+  std::vector<Token> cancel;  // ask these to stop; each was started
+  bool recall = false;  // hand back, as Outcome{started = false}, every Start that has not begun
+  bool exit = false;  // leave the process with Agent::exit_code()
+
+  void clear() {
+    Outbox::clear();
+    start.clear();
+    cancel.clear();
+    recall = false;
+    exit = false;
+  }
+};
+
+}  // namespace dray::worker

@@ -1,0 +1,117 @@
+// PluginHost: loads handler plugins, keeps their handlers and runs them without letting anything
+// out.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "common/base/ids.h"
+#include "common/base/limits.h"
+#include "common/base/result.h"
+
+struct dray_handler;
+
+namespace dray {
+
+struct TaskView;
+
+// Where a running handler's progress and log lines go. Called from handler threads.
+class ProgressSink {
+ public:
+  virtual ~ProgressSink() = default;
+  virtual void on_progress(const TaskView& task, double fraction, std::string_view text) = 0;
+};
+
+class LogSink {
+ public:
+  virtual ~LogSink() = default;
+  virtual void on_log(int level, std::string_view text) = 0;  // level: DRAY_LOG_* of worker.h
+};
+
+// One execution. Everything it points to must live until run() returns.
+struct TaskView {
+  TaskId id;
+  Token token;
+  uint32_t attempt = 1;
+  std::string_view payload;
+  std::string_view user_header;
+  int64_t deadline_ns = INT64_MAX;  // steady_clock; INT64_MAX: none
+  const std::atomic<bool>* cancelled = nullptr;
+  ProgressSink* progress = nullptr;
+};
+
+// What came out. Reuse one object per executor: its memory is kept, so small tasks never allocate.
+struct TaskOutput {
+  enum class Kind : uint8_t { ok, fail, fail_final };
+  Kind kind = Kind::ok;
+  std::string bytes;  // the result; empty unless ok
+  std::string text;  // the error, one line, at most kErrorTextMax bytes; empty if ok
+};
+
+struct HandlerInfo {
+  std::string name;
+  std::string plugin;  // path it was loaded from
+  bool test_only = false;
+  bool can_batch = false;  // has a run_batch
+  uint32_t max_concurrency = 0;  // 0: no limit
+  bool operator==(const HandlerInfo&) const = default;
+};
+
+// A loaded handler; lives as long as its PluginHost.
+class Handler {
+ public:
+  const HandlerInfo& info() const { return info_; }
+
+ private:
+  friend class PluginHost;
+  HandlerInfo info_;
+  const dray_handler* abi_ = nullptr;
+  void* state_ = nullptr;
+};
+
+struct PluginOptions {
+  bool allow_test_handlers = false;
+  std::string worker_name = {};
+  std::string data_dir = {};
+  size_t max_result_bytes = kPayloadBytesMax;
+  LogSink* log = nullptr;
+};
+
+// load() from one thread before work starts; find, handlers and run from any thread afterwards.
+class PluginHost {
+ public:
+  explicit PluginHost(PluginOptions options = {});
+  ~PluginHost();  // ends the handlers' state; the code stays mapped, threads of it may still live
+  PluginHost(const PluginHost&) = delete;
+  PluginHost& operator=(const PluginHost&) = delete;
+
+  // All of a plugin's handlers, or none and the reason.
+  Status load(const std::string& path);
+  const Handler* find(std::string_view name) const;
+  std::vector<HandlerInfo> handlers() const;  // sorted by name
+  void run(const Handler& handler, const TaskView& task, TaskOutput& out) const;
+
+ private:
+  struct Impl;  // the C side of this worker: dray_host, dray_worker
+  struct NameHash {
+    using is_transparent = void;
+    size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }
+  };
+  using NewHandlers = std::vector<std::unique_ptr<Handler>>;
+
+  Result<NewHandlers> collect(const std::string& path, void* library) const;
+  Status check(const std::string& path, const dray_handler* abi, const NewHandlers& seen) const;
+  Status init(NewHandlers& fresh) const;
+  static void fini(Handler& handler);
+
+  PluginOptions options_;
+  std::unique_ptr<Impl> impl_;
+  std::unordered_map<std::string, std::unique_ptr<Handler>, NameHash, std::equal_to<>> handlers_;
+};
+
+}  // namespace dray

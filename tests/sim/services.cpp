@@ -1,0 +1,258 @@
+// Broker, aggregator and router of a simulation: how they start, fail and are looked at.
+#include "tests/sim/services.h"
+
+namespace dray::sim {
+
+// --- journal -------------------------------------------------------------------------------------
+
+Status SpyJournal::replay(const std::function<Status(const ReplayedRecord&)>& each) {
+  oracle_.begin_replay();
+  DRAY_TRY(inner_.replay([&](const ReplayedRecord& r) -> Status {
+    oracle_.replayed(r);
+    return each(r);
+  }));
+  oracle_.recovered();
+  return {};
+}
+
+Status SpyJournal::append(const JournalRecord& record) {
+  DRAY_TRY(inner_.append(record));
+  oracle_.appended(record, wall_ms_);
+  return {};
+}
+
+Status SpyJournal::commit() {
+  DRAY_TRY(inner_.commit());
+  oracle_.committed();
+  return {};
+}
+
+// --- broker --------------------------------------------------------------------------------------
+
+BrokerNode::BrokerNode(World& world, Net& net, const Knobs& knobs, Oracle& oracle)
+    : CoreNode(world, net, "broker"), knobs_(knobs), oracle_(oracle) {
+  disk_->set_segment_records(knobs.segment_records);
+}
+
+broker::BrokerOptions BrokerNode::options() const {
+  broker::BrokerOptions o;
+  o.tasks_max = knobs_.tasks_max;
+  o.journal_budget = knobs_.journal_budget;
+  o.journal_keep = knobs_.journal_keep;
+  o.known_ids_max = knobs_.known_ids_max;
+  o.dead_letters_max = knobs_.dead_letters_max;
+  o.lease_ttl = knobs_.lease_ttl;
+  o.resume_window = knobs_.resume_window;
+  o.seed = 7;
+  return o;
+}
+
+void BrokerNode::boot() {
+  oracle_.see_wall(wall_ms());
+  journal_ = std::make_unique<SpyJournal>(disk_, oracle_);
+  core_ = std::make_unique<broker::Broker>(options());
+  durable_ = std::make_unique<broker::JournalDurable>(*journal_);
+  Status recovered = durable_->recover(*core_, clock());
+  if (!recovered) violate("recover", recovered.error().detail);
+  oracle_.check_ledger(*core_);
+  seen_ = {};
+  if (core_->epoch() > 1) world_.reach("broker restarts");
+  if (oracle_.live() > 0 && core_->epoch() > 1) world_.reach("restarts with live tasks");
+  if (!stable_ && core_->epoch() > 1 && world_.one_in(8)) {
+    world_.reach("crashes during recovery");
+    throw CrashSignal{};
+  }
+  LinkOptions link{Role::broker,     name_,           make_boot(), core_->epoch(), 1s,
+                   knobs_.lease_ttl, kPayloadBytesMax};
+  links_ = std::make_unique<Links>(link);
+  links_->listen(0);
+  make_turn();
+}
+
+void BrokerNode::clear() {
+  CoreNode::clear();
+  journal_.reset();
+}
+
+void BrokerNode::on_died() {
+  disk_->fail_next_commits(0);
+  disk_->fail_next_commits_applied(0);
+  disk_->crash(world_.rng());
+  oracle_.broker_died();
+}
+
+void BrokerNode::fill_disk(bool full) {
+  full_ = full;
+  disk_->set_capacity_bytes(full ? disk_->bytes_used() + world_.below(3000) : 0);
+  trace(full ? "disk is nearly full" : "disk has space again");
+}
+
+void BrokerNode::before_turn(Now now, Out&) {
+  oracle_.see_wall(now.wall_ms);
+  JournalHealth h = journal_->health();
+  core_->set_space_low(!h.writable || h.bytes_free < 1000);
+}
+
+void BrokerNode::on_effects(Now now, Out& out) {
+  journal_->set_wall(now.wall_ms);
+  committed_ = !out.journal.empty();
+  if (out.release_before) world_.reach("journal space released");
+}
+
+void BrokerNode::arm_commit_fault(CrashPoint point) {
+  if (point == CrashPoint::in_commit)
+    disk_->fail_next_commits(1);
+  else
+    disk_->fail_next_commits_applied(1);
+}
+
+void BrokerNode::disarm_commit_fault() {
+  disk_->fail_next_commits(0);
+  disk_->fail_next_commits_applied(0);
+}
+
+void BrokerNode::after_turn(Now) {
+  const broker::BrokerCounters& c = core_->counters();
+  if (c.rejected > seen_.rejected) world_.reach("submits rejected", c.rejected - seen_.rejected);
+  if (c.stale > seen_.stale) world_.reach("stale results", c.stale - seen_.stale);
+  seen_ = c;
+  if (committed_) busy_until_ = world_.now() + 50us + world_.skewed(knobs_.sync_max);
+  if (core_->ledger().live_tasks() != oracle_.live())
+    violate("I6", "live tasks in memory and in the journal differ");
+  if (core_->ledger().known().size() > knobs_.known_ids_max + 20'000)
+    violate("I8", "more known ids than known_ids_max");
+  if (world_.one_in(64)) check_now();
+}
+
+void BrokerNode::on_note(const Note& note) {
+  std::string_view event = note.event;
+  if (event == "worker_attached" && note.fields.find("leases=0") == std::string::npos)
+    world_.reach("workers resume with leases");
+  if (event == "bad_message") violate("wire", name_ + " got a bad message: " + note.fields);
+}
+
+void BrokerNode::check_now() {
+  oracle_.check_ledger(*core_);
+  check_replay();
+}
+
+// A copy of the disk, replayed twice, gives the state that is in memory.
+void BrokerNode::check_replay() {
+  uint64_t digest[2];
+  for (uint64_t& d : digest) {
+    MemoryJournal journal(std::make_shared<MemoryDisk>(*disk_));
+    broker::Broker copy(options());
+    Status ok = broker::JournalDurable(journal).recover(copy, clock());
+    if (!ok) violate("I10", "replay fails: " + ok.error().detail);
+    d = copy.ledger().digest();
+  }
+  if (digest[0] != digest[1]) violate("I10", "two replays differ");
+  if (digest[0] != core_->ledger().digest()) violate("I10", "replay differs from memory");
+  world_.reach("replays compared");
+}
+
+// --- aggregator ----------------------------------------------------------------------------------
+
+void AggregatorNode::boot() {
+  store_ = std::make_unique<MemoryResultStore>(disk_);
+  auto epoch = store_->acquire();
+  if (!epoch) violate("recover", epoch.error().detail);
+  core_ = std::make_unique<Aggregator>(*store_);
+  Status started = core_->start();
+  if (!started) violate("recover", started.error().detail);
+  durable_ = std::make_unique<StoreDurable>(*core_, *store_);
+  seen_ = {};
+  links_ = std::make_unique<Links>(LinkOptions{Role::aggregator, name_, make_boot(), 0, 1s, 5s});
+  links_->listen(Aggregator::kRouters);
+  links_->dial(Aggregator::kBroker, Role::broker);
+  net_.dial(*this, Aggregator::kBroker, broker_, 0);
+  make_turn();
+}
+
+void AggregatorNode::clear() {
+  CoreNode::clear();
+  store_.reset();
+}
+
+void AggregatorNode::on_died() {
+  faulty_ = false;
+  disk_->fail_next_commit(CommitFault::none);
+  disk_->crash();
+}
+
+void AggregatorNode::fail_next_commit(CommitFault fault) {
+  faulty_ = fault != CommitFault::none;
+  disk_->fail_next_commit(fault);
+}
+
+void AggregatorNode::arm_commit_fault(CrashPoint point) {
+  disk_->fail_next_commit(point == CrashPoint::in_commit ? CommitFault::io_lost
+                                                         : CommitFault::io_applied);
+}
+
+void AggregatorNode::on_send(const Packet& packet) {
+  auto e = decode_envelope(packet.frames);
+  if (!e || (e->kind != Kind::finished_ack && e->kind != Kind::ready)) return;
+  auto in = decode(packet.frames);
+  if (!in) violate("wire", "the aggregator sends what can not be read");
+  if (auto* ack = std::get_if<FinishedAck>(&in->message))
+    if (ack->upto > disk_->stream_pos().pos)
+      violate("I9", "the aggregator confirms what it has not stored");
+  auto* ready = std::get_if<Ready>(&in->message);
+  if (!ready) return;
+  std::vector<TaskId> ids;
+  for (size_t i = 0; i < ready->rows.size(); ++i)
+    if (is_terminal(static_cast<TaskState>(ready->rows[i].status)))
+      ids.push_back(ready->rows[i].id);
+  auto stored = store_->get(ids, wall_ms());
+  if (!stored) violate("error", stored.error().detail);
+  for (size_t i = 0; i < ids.size(); ++i)
+    if (!(*stored)[i]) violate("I9", "the aggregator tells a result that it has not stored");
+}
+
+void AggregatorNode::after_turn(Now) {
+  core_->check();
+  const AggregatorCounters& c = core_->counters();
+  if (c.duplicates > seen_.duplicates) world_.reach("stream records repeated");
+  if (c.stalls > seen_.stalls) world_.reach("result store full");
+  if (c.holes > seen_.holes) world_.reach("stream holes");
+  seen_ = c;
+}
+
+void AggregatorNode::check_complete() {
+  std::vector<TaskId> ids;
+  for (const auto& [id, t] : oracle_.tasks()) ids.push_back(id);
+  auto stored = store_->get(ids, wall_ms());
+  if (!stored) violate("error", stored.error().detail);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const TaskTruth& t = *oracle_.find(ids[i]);
+    if (!is_terminal(t.state)) continue;
+    if (!(*stored)[i]) violate("I1", "task " + to_hex(ids[i]) + " has no stored result");
+    if (static_cast<TaskState>((*stored)[i]->state) != t.state || (*stored)[i]->token != t.token)
+      violate("I2", "task " + to_hex(ids[i]) + ": the stored end is another one");
+  }
+}
+
+// --- router --------------------------------------------------------------------------------------
+
+void RouterNode::boot() {
+  core_ = std::make_unique<Router>(RouterOptions{knobs_.router_credit});
+  durable_ = std::make_unique<NoDurable>();
+  watch_lost_seen_ = 0;
+  links_ = std::make_unique<Links>(LinkOptions{Role::router, name_, make_boot(), 0, 1s, 5s});
+  links_->listen(Router::kClients);
+  links_->dial(Router::kBroker, Role::broker);
+  links_->dial(Router::kAggregator, Role::aggregator);
+  net_.dial(*this, Router::kBroker, broker_, 0);
+  net_.dial(*this, Router::kAggregator, aggregator_, Aggregator::kRouters);
+  make_turn();
+}
+
+void RouterNode::after_turn(Now) {
+  core_->check();
+  const RouterCounters& c = core_->counters();
+  if (c.watch_lost > watch_lost_seen_) world_.reach("watches lost");
+  watch_lost_seen_ = c.watch_lost;
+}
+
+}  // namespace dray::sim

@@ -1,0 +1,230 @@
+// The worker process of a simulation and its executors.
+#include "tests/sim/worker_node.h"
+
+#include "broker/core/fingerprint.h"
+
+namespace dray::sim {
+namespace {
+uint64_t dice(TaskId id, Token token, uint64_t salt) {
+  return mix64(id.hi ^ mix64(id.lo ^ mix64(token.epoch * 911 + token.seq) ^ salt));
+}
+}  // namespace
+
+WorkerNode::WorkerNode(World& world, Net& net, const Knobs& knobs, Oracle& oracle, Executions& all,
+                       Node& broker, int index)
+    : CoreNode(world, net, "worker" + std::to_string(index)),
+      knobs_(knobs),
+      oracle_(oracle),
+      all_(all),
+      broker_(broker),
+      index_(index),
+      slots_(1 + static_cast<uint32_t>(world.below(knobs.slots_max))) {}
+
+void WorkerNode::boot() {
+  worker::AgentOptions o;
+  o.slots = slots_;
+  o.prefetch_max = knobs_.prefetch_max;
+  for (uint64_t i = 0; i < knobs_.handler_kinds; ++i) o.handlers.push_back("h" + std::to_string(i));
+  if (index_ == 0) o.labels = {"first"};
+  o.resources = {{"cpu", uint64_t{slots_} * 10'000}};
+  o.drain_timeout = 5s;
+  core_ = std::make_unique<worker::Agent>(o);
+  durable_ = std::make_unique<NoDurable>();
+  links_ = std::make_unique<Links>(LinkOptions{Role::worker, name_, make_boot(), 0, 1s, 5s});
+  links_->dial(0, Role::broker);
+  net_.dial(*this, 0, broker_, 0);
+  seen_ = {};
+  make_turn();
+}
+
+void WorkerNode::on_died() {
+  for (auto& [token, e] : executions_) {
+    if (!e.running) continue;
+    auto& list = all_.running[e.task.id];
+    std::erase(list, std::pair(this, token));
+    world_.reach("executions lost with their process");
+  }
+  executions_.clear();
+  for (auto& [id, done] : done_) all_.done.erase(id);
+  done_.clear();
+  waiting_.clear();
+  outcomes_.clear();
+  busy_ = 0;
+}
+
+void WorkerNode::out_of_reach(Duration until) {
+  note_trouble(until);
+  if (trouble_end() - trouble_begin() < knobs_.lease_ttl * 6 / 10) return;
+  for (auto& [token, e] : executions_) e.excused = true;
+  for (auto& [id, done] : done_) done.second = true;
+  reach_from_ = trouble_end();
+}
+
+Duration WorkerNode::time_of(const worker::Start& t) const {
+  uint64_t d = dice(t.id, {}, 1);
+  if (d % 100 < knobs_.long_tasks) return knobs_.lease_ttl * (1 + d / 100 % 20);
+  uint64_t us = static_cast<uint64_t>(knobs_.task_time.count()) / 1000;
+  uint64_t spread = dice(t.id, t.token, 2);
+  uint64_t most = spread % 16 == 0 ? us * 10 : us;
+  return std::chrono::microseconds(1 + spread / 16 % most);
+}
+
+void WorkerNode::before_turn(Now now, Out& out) {
+  if (outcomes_.empty()) return;
+  core_->on_outcomes(std::exchange(outcomes_, {}), now, out);
+}
+
+void WorkerNode::on_effects(Now, Out& out) {
+  if (out.recall) {
+    for (Token token : std::exchange(waiting_, {}))
+      end(token, Verdict::fail, Errc::cancelled, {}, false);
+    world_.reach("recalls");
+  }
+  for (worker::Start& s : out.start) {
+    oracle_.check_start(s.id, s.token, static_cast<uint16_t>(s.attempt), s.payload);
+    Token token = s.token;
+    if (executions_.count(token)) violate("I4", "task " + to_hex(s.id) + " is handed out twice");
+    executions_[token] = {std::move(s), {}, false, false, false};
+    waiting_.push_back(token);
+  }
+  out.start.clear();
+  for (Token token : out.cancel) {
+    auto it = executions_.find(token);
+    if (it == executions_.end()) continue;
+    Execution& e = it->second;
+    e.cancelled = true;
+    if (!e.running) {
+      std::erase(waiting_, token);
+      end(token, Verdict::fail, Errc::cancelled, {}, false);
+    } else if (dice(e.task.id, token, 3) % 4 != 0) {  // the rest does not look at the flag
+      uint64_t life = life_;
+      world_.after(world_.skewed(500ms), [this, token, life] { finish(token, life); });
+    }
+  }
+  start_waiting();
+  if (out.exit) leaving_ = true;
+}
+
+void WorkerNode::start_waiting() {
+  while (busy_ < slots_ && !waiting_.empty()) {
+    Token token = waiting_.front();
+    waiting_.pop_front();
+    begin(token);
+  }
+}
+
+void WorkerNode::check_second_start(const worker::Start& task) {
+  auto it = all_.running.find(task.id);
+  if (it == all_.running.end()) return;
+  for (auto& [node, token] : it->second) {
+    const Execution& first = node->executions().at(token);
+    if (first.cancelled || first.excused) continue;
+    // It wakes up with a task that was given to somebody else meanwhile.
+    if (task.token < token && world_.now() <= reach_from_) continue;
+    violate("I4", "task " + to_hex(task.id) + " starts at " + name_ + " while it runs at " +
+                      node->name() + ", which is alive and in reach");
+  }
+  if (!it->second.empty()) world_.reach("two executions at a time (excused)");
+}
+
+// A worker that is in reach keeps a good end until the broker has it: nothing is done twice.
+void WorkerNode::check_not_done(const worker::Start& task) {
+  auto it = all_.done.find(task.id);
+  if (it == all_.done.end()) return;
+  auto [token, excused] = it->second->done_.at(task.id);
+  if (excused || task.token < token) return;
+  violate("I4", "task " + to_hex(task.id) + " starts again at " + name_ + " though " +
+                    it->second->name() + " has done it");
+}
+
+void WorkerNode::begin(Token token) {
+  Execution& e = executions_.at(token);
+  if (++all_.starts[token] > 1)
+    violate("I4", "task " + to_hex(e.task.id) + " starts twice with one token");
+  check_second_start(e.task);
+  check_not_done(e.task);
+  e.running = true;
+  e.begun = world_.now();
+  e.excused = world_.now() <= reach_from_;
+  all_.running[e.task.id].emplace_back(this, token);
+  ++busy_;
+  world_.mix(token.seq * 31 + static_cast<uint64_t>(index_));
+  if (world_.verbose()) trace("begins " + to_hex(e.task.id) + " token " + to_string(token));
+  uint64_t life = life_;
+  Duration time = time_of(e.task);
+  if (time >= knobs_.lease_ttl) world_.reach("tasks longer than the lease");
+  world_.after(time, [this, token, life] { finish(token, life); });
+}
+
+// The thread returns. A stopped process gets no further while it is stopped.
+void WorkerNode::finish(Token token, uint64_t life) {
+  if (!alive() || life_ != life) return;
+  auto it = executions_.find(token);
+  if (it == executions_.end() || !it->second.running) return;
+  if (paused()) {
+    world_.at(paused_until_, [this, token, life] { finish(token, life); });
+    return;
+  }
+  const Execution& e = it->second;
+  TaskId id = e.task.id;
+  uint64_t d = dice(id, token, 4);
+  if (!stable_ && dice(id, {}, 5) % 100 < knobs_.poison_percent && !e.cancelled) {
+    world_.reach("tasks that kill their worker");
+    return die();
+  }
+  if (e.cancelled) return end(token, Verdict::fail, Errc::cancelled, "cancelled", true);
+  if (d % 100 >= knobs_.fail_percent)
+    return end(token, Verdict::ok, Errc::ok, result_of(id, token), true);
+  if (d % 3 == 0) return end(token, Verdict::fail_final, Errc::app_fatal, "gives up", true);
+  end(token, Verdict::fail, Errc::app_error, "fails", true);
+}
+
+void WorkerNode::end(Token token, Verdict verdict, Errc code, std::string bytes, bool started) {
+  auto it = executions_.find(token);
+  Execution& e = it->second;
+  worker::Outcome o;
+  o.id = e.task.id;
+  o.token = token;
+  o.verdict = verdict;
+  o.code = code;
+  o.started = started;
+  o.exec_us = static_cast<uint32_t>(std::min<int64_t>(to_us(world_.now() - e.begun), UINT32_MAX));
+  o.result = Bytes(std::move(bytes));
+  if (verdict == Verdict::ok && !e.cancelled) {
+    done_[o.id] = {token, e.excused};
+    all_.done[o.id] = this;
+  }
+  if (e.running) {
+    std::erase(all_.running[o.id], std::pair(this, token));
+    --busy_;
+  }
+  executions_.erase(it);
+  outcomes_.push_back(std::move(o));
+  start_waiting();
+  wake(world_.now());
+}
+
+void WorkerNode::after_turn(Now) {
+  core_->check();
+  if (core_->queued() + core_->running() > slots_ + knobs_.prefetch_max)
+    violate("I8", name_ + " holds more tasks than its credit");
+  const worker::AgentCounters& c = core_->counters();
+  if (c.given_back > seen_.given_back)
+    world_.reach("tasks given back", c.given_back - seen_.given_back);
+  if (c.missed > seen_.missed) world_.reach("tasks missed");
+  if (c.repeated > seen_.repeated) world_.reach("dispatches repeated");
+  if (c.revoked > seen_.revoked) world_.reach("tasks revoked");
+  if (c.dropped > seen_.dropped) world_.reach("outcomes of void tasks");
+  if (c.resends > seen_.resends) world_.reach("results sent again");
+  if (c.time_limits > seen_.time_limits) world_.reach("time limits");
+  if (c.stuck > seen_.stuck) world_.reach("stuck threads");
+  seen_ = c;
+}
+
+void WorkerNode::on_note(const Note& note) {
+  std::string_view event = note.event;
+  if (event == "bad_message" || event == "rejected" || event == "unexpected")
+    violate("wire", name_ + " " + note.event + ": " + note.fields);
+}
+
+}  // namespace dray::sim

@@ -1,0 +1,238 @@
+#!/usr/bin/env bash
+# The admin console against a real cluster: every command, JSON output, exit codes, bad input.
+#
+# usage: tests/system/console_test.sh        needs DRAY_BIN (folder of the programs)
+#   DRAY_DIR   an empty working folder (default: a new one under /tmp, removed on success)
+set -uo pipefail
+
+BIN="$(cd "${DRAY_BIN:?DRAY_BIN: folder of the programs}" && pwd)"
+ROOM="${DRAY_DIR:-$(mktemp -d /tmp/dray-console.XXXXXX)}"
+OWN_ROOM="${DRAY_DIR:+no}"
+export DRAY_BIN="$BIN" DRAY_DIR="$ROOM/c1"
+OTHER="$ROOM/c2"
+LONG="$ROOM/$(printf 'long%.0s' {1..30})"
+unset NO_COLOR XDG_RUNTIME_DIR
+failures=0
+last=start
+
+cleanup() {
+  for dir in "$DRAY_DIR" "$OTHER" "$LONG"; do
+    [[ -d $dir ]] && "$BIN/dray" down --force --dir "$dir" >/dev/null 2>&1
+  done
+  if [[ $failures == 0 && -z $OWN_ROOM ]]; then rm -rf "$ROOM"; fi
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+dray() { "$BIN/dray" "$@"; }
+
+fail() {
+  failures=$((failures + 1))
+  printf 'FAILED: %s\n' "$*"
+  printf '  exit code %s; stdout:\n%s\n  stderr:\n%s\n' "$code" "$(head -c 2000 "$ROOM/out")" \
+    "$(head -c 2000 "$ROOM/err")"
+}
+
+# check CODE WORDS...: runs dray WORDS; the exit code must be CODE.
+code=0
+check() {
+  local want="$1"
+  shift
+  last="dray $*"
+  timeout 60 "$BIN/dray" "$@" >"$ROOM/out" 2>"$ROOM/err" </dev/null
+  code=$?
+  [[ $code == "$want" ]] || fail "$last: exit code $code, not $want"
+}
+# out/err PATTERN: the last command printed it (extended regular expression).
+out() { grep -Eq -- "$1" "$ROOM/out" || fail "$last: stdout lacks '$1'"; }
+err() { grep -Eq -- "$1" "$ROOM/err" || fail "$last: stderr lacks '$1'"; }
+# json EXPRESSION: stdout is one JSON document `d` for which the Python expression holds.
+json() {
+  python3 -c 'import json, sys
+d = json.load(open(sys.argv[1]))
+assert eval(sys.argv[2]), "does not hold"' "$ROOM/out" "$1" 2>"$ROOM/json.err" ||
+    fail "$last: not so: $1 ($(tail -n 1 "$ROOM/json.err"))"
+}
+# field EXPRESSION: prints a value of the last JSON document.
+field() { python3 -c 'import json, sys
+print(eval(sys.argv[2], {"d": json.load(open(sys.argv[1]))}))' "$ROOM/out" "$1"; }
+step() { printf '%6.1f s  %s\n' "$(bc <<<"$(date +%s.%N) - $began")" "$1"; }
+began="$(date +%s.%N)"
+NOBODY=0190b0d3c5a07a3f8d2f6e0c4b1a9e77
+
+step "without a cluster"
+check 5 status && err 'no dray cluster answers at ipc://.*; start one: dray up'
+check 5 submit echo hello && err 'dray up'
+check 5 submit echo hello -o json && json 'd["error"]["exit_code"] == 5'
+check 0 down && out 'no dray cluster runs'
+check 0 version -o json && json '"version" in d and "protocol" in d'
+check 0 --help && out 'Exit codes'
+for command in up down submit wait result status workers queues drain tasks task cancel retry dlq \
+  config version completion "task explain" "dlq purge" "config show" "queues pause"; do
+  # shellcheck disable=SC2086
+  check 0 $command --help && out 'dray [a-z]'
+done
+check 0 completion bash && out 'complete .*dray' && bash -n "$ROOM/out"
+# shellcheck disable=SC2016
+words="$(bash -c 'source "$1"; COMP_WORDS=(dray task e); COMP_CWORD=2; _dray; echo "${COMPREPLY[@]}"' _ "$ROOM/out")"
+[[ $words == explain ]] || fail "completion of 'dray task e' gives '$words'"
+
+step "bad lines"
+check 2 && err 'see: dray --help'
+check 2 sumbit
+check 2 submit && err 'see: dray submit --help'
+check 2 submit echo x --delay 5 && err 'no duration'
+check 2 submit echo x --priority 11
+check 2 status -o yaml
+check 2 status --endpoint bogus
+check 2 task show
+check 2 wait 123 && err 'no task id'
+check 2 up --set foo.bar=1 && err "unknown key 'foo.bar'"
+check 2 up --set nonsense
+check 2 up --workers 0
+check 2 up --endpoint ipc:///tmp/x
+check 2 up --dir "$ROOM/with space" && err 'space'
+mkdir -p "$ROOM/empty"
+DRAY_BIN="$ROOM/empty" check 2 up --detach && err 'no program'
+check 2 submit echo @/nonexistent && err 'cannot read'
+check 2 submit echo "@$ROOM" && err 'cannot read'
+
+step "up"
+check 0 up --detach --workers 2 --allow-test-handlers -o json
+json 'd["already_up"] is False and {s["name"] for s in d["services"]} == {"broker", "aggregator", "router", "worker-0", "worker-1"}'
+printf '          ready in %s s\n' "$(field 'round(d["seconds"], 2)')"
+json 'd["seconds"] < 10'
+check 0 up --detach --workers 2 && out 'already up'
+check 0 status && out 'worker-1 +ready'
+check 0 status -o json && json 'd["broker"]["workers"] == 2 and d["router"]["broker"]'
+endpoint="$(field 'd["endpoint"]')"
+check 0 status --endpoint "$endpoint" && out 'broker +ready'
+check 0 workers && out 'worker-0 +up'
+check 0 workers -o wide && out 'LABELS'
+check 0 workers -o json && json '[w["state"] for w in d] == ["up", "up"]'
+check 0 config show && out 'allow_test_handlers = true'
+check 0 config show -o json && json 'd["worker.allow_test_handlers"]["value"] is True'
+check 0 config check && out 'ok'
+printf '[broker]\nlease_tll = "5s"\n' >"$ROOM/bad.toml"
+check 2 config check "$ROOM/bad.toml" && err 'bad.toml:2'
+
+step "submit, wait, result"
+check 0 submit echo hello --wait && out '^hello$'
+check 0 -o json submit echo hello --wait && json 'd[0]["result"] == "hello" and d[0]["state"] == "succeeded"'
+check 0 submit echo status --wait && out '^status$'
+printf 'a\xff\x00b' >"$ROOM/bytes"
+check 0 submit echo "@$ROOM/bytes" --wait && out '^4 bytes: 61ff0062' && err '--raw'
+check 0 submit echo "@$ROOM/bytes" --wait --raw
+cmp -s "$ROOM/bytes" "$ROOM/out" || fail "raw bytes differ"
+check 0 submit echo "@$ROOM/bytes" --wait -o json && json 'd[0]["result_base64"] == "Yf8AYg=="'
+"$BIN/dray" submit echo - --wait --raw <"$ROOM/bytes" | cmp -s - "$ROOM/bytes" || fail "stdin payload"
+check 0 submit echo one -o json && id="$(field 'd[0]["id"]')"
+check 0 wait "$id" && out 'succeeded'
+check 0 result "$id" && out '^one$'
+check 0 result "$id" -o json && json 'd["result"] == "one"'
+check 0 submit echo same --id "$NOBODY" && check 0 submit echo same --id "$NOBODY"
+check 2 submit echo other --id "$NOBODY" && err 'conflict'
+check 0 submit noop --count 5000 --wait && out '5 000 succeeded'
+check 0 submit noop --count 300 --wait -o json && json 'd["succeeded"] == 300 and d["failures"] == []'
+check 0 submit echo many --count 5 && mapfile -t ids <"$ROOM/out"
+[[ ${#ids[@]} == 5 ]] || fail "5 ids expected"
+check 0 wait "${ids[@]}" -o json && json 'len(d) == 5 and all(o["result"] == "many" for o in d)'
+check 0 submit sleep 60000 && slow="$(cat "$ROOM/out")"
+check 0 wait "$slow" "${ids[0]}" --n-ready 1 --timeout 5s && out 'many'
+check 4 wait "$slow" --timeout 100ms && err 'dray task explain'
+check 4 result "$slow" && err "dray wait $slow"
+check 4 submit sleep 3000 --wait --timeout 300ms && err 'dray wait'
+check 3 result 0190b0d3c5a07a3f8d2f6e0c4b1a9e78
+check 3 wait 0190b0d3c5a07a3f8d2f6e0c4b1a9e78 --timeout 5s
+check 3 submit no.such.handler x && err 'unknown_handler'
+check 1 submit fail final:boom --wait && err 'boom'
+check 1 submit fail 0:again --max-failures 2 --backoff 1ms --wait -o json && json 'd[0]["state"] == "dead"'
+dead="$(field 'd[0]["id"]')"
+check 1 submit sleep 5000 --time-limit 50ms --max-failures 1 --wait
+
+step "tasks, cancel, queues"
+check 0 tasks -s running -n 10 && out "$slow"
+check 0 tasks -o json && json "any(t['id'] == '$slow' for t in d)"
+check 0 task show "$slow" && out 'worker: +worker-'
+check 0 task explain "$slow" && out 'given to worker'
+check 0 task show "$id" && out 'succeeded'
+check 3 task show 0190b0d3c5a07a3f8d2f6e0c4b1a9e78
+check 0 submit echo later --delay 1h && later="$(cat "$ROOM/out")"
+check 0 task explain "$later" -o json && json '"not before" in d["why"][0]'
+check 0 cancel "$slow" "$later" && out "$later +cancelled"
+check 1 wait "$slow" "$later" --timeout 10s
+check 3 cancel 0190b0d3c5a07a3f8d2f6e0c4b1a9e78
+check 0 queues pause side && check 0 submit echo p -q side && paused="$(cat "$ROOM/out")"
+check 0 queues && out 'side +1 .*paused'
+check 0 task explain "$paused" && out 'is paused'
+check 0 queues list -o json && json 'any(q["queue"] == "side" and q["paused"] for q in d)'
+check 0 queues resume side && check 0 wait "$paused" --timeout 10s
+
+step "dead letters"
+check 0 dlq list && out "$dead"
+check 0 dlq list -o json && json 'd["total"] >= 3' && total="$(field 'd["total"]')"
+check 0 dlq show "$dead" && out 'again'
+check 3 dlq show 0190b0d3c5a07a3f8d2f6e0c4b1a9e78
+check 2 dlq replay
+check 0 retry "$dead" -o json && json "d['replayed'][0]['old'] == '$dead'"
+check 1 wait "$(field 'd["replayed"][0]["id"]')" --timeout 10s
+check 3 retry "$NOBODY"
+check 0 dlq replay --all -o json && json "len(d['replayed']) == $total"
+check 2 dlq purge --all && err '--yes'
+check 2 dlq purge --all --yes --expect 99999 && err 'nothing was purged'
+check 0 dlq purge --all --yes && check 0 dlq list -o json
+
+step "drain"
+check 0 drain worker-1 --wait --timeout 20s && out 'drained'
+sleep 0.3
+check 0 status && out 'worker-1 +draining'
+check 0 drain worker-1 --off
+check 3 drain nobody && err 'dray workers'
+
+step "back-pressure, side by side, long paths"
+check 0 up --detach --dir "$OTHER" --set broker.tasks_max=10 -o json
+check 6 submit sleep 1000 --count 200 --timeout 1s --dir "$OTHER" && err 'overloaded'
+check 0 submit echo here --wait && out here
+check 0 down --dir "$OTHER"
+check 0 up --detach --dir "$LONG" && out 'reached through'
+check 0 submit echo far --wait --dir "$LONG" && out far
+check 0 down --dir "$LONG" -o json && json 'd["stopped"] == 5'
+
+step "a start that fails"
+check 5 up --detach --dir "$OTHER" --set worker.plugins=/nonexistent.so
+err 'worker-0: ' && err 'no such file' && err 'what was started is stopped'
+check 0 down --dir "$OTHER" && out 'no dray cluster runs'
+
+step "kills"
+for name in router aggregator broker; do
+  for _ in {1..100}; do dray status -o json >"$ROOM/out" 2>"$ROOM/err" && break || sleep 0.1; done
+  kill -9 "$(field "next(s['pid'] for s in d['services'] if s['name'] == '$name')")"
+  check 0 submit echo "after $name" --wait --timeout 15s && out "after $name"
+done
+kill -9 "$(cat "$DRAY_DIR/run/supervisord.pid")"
+sleep 0.2
+check 1 up --detach && err 'dray down'
+check 0 down && out 'stopped'
+check 0 up --detach
+check 0 result "$id" && out '^one$'
+
+step "down"
+check 0 down && out 'stopped 5 processes'
+if pgrep -f "dray.* --dir $DRAY_DIR\$" >/dev/null; then fail "processes are left"; fi
+check 5 status
+
+step "in the foreground"
+"$BIN/dray" up >"$ROOM/foreground" 2>&1 &
+console=$!
+for _ in {1..100}; do grep -q 'Its logs' "$ROOM/foreground" && break || sleep 0.1; done
+check 0 submit echo front --wait && out front
+kill -TERM "$console"
+wait "$console" || fail "dray up in the foreground ends with $?"
+grep -q '^stopped' "$ROOM/foreground" || fail "the foreground did not say stopped"
+
+step "end"
+if ((failures > 0)); then
+  printf '%s checks failed; files are in %s\n' "$failures" "$ROOM"
+  exit 1
+fi
+printf 'console: ok\n'
