@@ -25,6 +25,7 @@ Json value_json(const Config& config, const ConfigKey& key) {
       return static_cast<double>(v.number) / 1e9;
     case ConfigType::strings:
     case ConfigType::paths:
+    case ConfigType::endpoints:
       return v.list;
     case ConfigType::amounts: {
       Json amounts = Json::object();

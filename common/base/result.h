@@ -20,7 +20,7 @@ enum class Errc : uint8_t {
   bad_version = 2,  // protocol major not spoken here
   too_large = 3,  // payload, header or batch above its limit
   unknown_handler = 4,  // no worker has ever announced this handler
-  infeasible = 5,  // no worker has ever offered so much of a resource
+  infeasible = 5,  // no worker has ever offered so much; or the deadline of a call can not be met
   conflict = 6,  // same task id, other payload or options
   id_expired = 7,  // id older than what the broker remembers; it may have been used before
   overloaded = 8,  // a budget is used up; retry after retry_after_ms
@@ -30,7 +30,8 @@ enum class Errc : uint8_t {
   not_found = 12,  // unknown id, queue or worker
   denied = 13,  // role may not do this
   bad_argument = 14,  // well-formed request with a value that makes no sense
-  // A task's end.
+  no_replica = 15,  // a known handler that no worker offers at the moment
+  // The end of a task or a call.
   app_error = 20,  // the handler reported a retryable failure
   app_fatal = 21,  // the handler reported a permanent failure
   time_limit = 22,  // ran longer than its time_limit
@@ -38,6 +39,7 @@ enum class Errc : uint8_t {
   cancelled = 24,
   expired = 25,
   stale = 26,  // the token is no longer current; result refused
+  outcome_unknown = 27,  // a call that may have executed; its answer will not come
   // Local.
   timeout = 30,  // the caller's own deadline passed; the outcome is not known
   io = 31,  // a system call failed

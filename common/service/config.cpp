@@ -10,6 +10,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "common/base/assert.h"
 #include "common/service/config_value.h"
@@ -103,6 +104,7 @@ Result<ConfigValue> value_of(const ConfigKey& key, const toml::node& node) {
       if (const auto* number = node.as_integer()) return number_value(number->get());
       return wrong_type(key);
     case ConfigType::strings:
+    case ConfigType::endpoints:
     case ConfigType::paths: {
       if (!node.is_array()) return wrong_type(key);
       ConfigValue value;
@@ -253,21 +255,29 @@ class ConfigLoader {
     return (fs::path(config_.dir_) / path).lexically_normal().string();
   }
 
+  std::string absolute_endpoint(const std::string& text) const {
+    if (!text.starts_with("ipc://") || text[6] == '@') return text;
+    return "ipc://" + absolute(text.substr(6));
+  }
+
   // Values that depend on the machine or the folder.
   void resolve() {
     std::string& worker_name = config_.slots_[index_of("worker.name")].value.text;
     if (worker_name.empty()) worker_name = host_name();
+    const std::string& router_name = config_.slots_[index_of("router.name")].value.text;
     for (size_t i = 0; i < config_.slots_.size(); ++i) {
       const ConfigType type = config_keys()[i].type;
       std::string& text = config_.slots_[i].value.text;
       if (type == ConfigType::paths)
         for (std::string& item : config_.slots_[i].value.list) item = absolute(item);
       if (type == ConfigType::path) text = absolute(text);
-      if (type == ConfigType::endpoint && text.starts_with("ipc://") && text[6] != '@')
-        text = "ipc://" + absolute(text.substr(6));
+      if (type == ConfigType::endpoint) text = absolute_endpoint(text);
+      if (type == ConfigType::endpoints)
+        for (std::string& item : config_.slots_[i].value.list) item = absolute_endpoint(item);
       if (type == ConfigType::http && text.starts_with("unix:")) {
         const size_t at = text.find("{name}");
-        if (at != std::string::npos) text.replace(at, 6, worker_name);
+        const bool router = config_keys()[i].name.starts_with("router.");
+        if (at != std::string::npos) text.replace(at, 6, router ? router_name : worker_name);
         text = "unix:" + absolute(text.substr(5));
       }
     }
@@ -305,7 +315,7 @@ Duration Config::duration(std::string_view name) const {
   return Duration(get(name, {ConfigType::duration}).number);
 }
 const std::vector<std::string>& Config::strings(std::string_view name) const {
-  return get(name, {ConfigType::strings, ConfigType::paths}).list;
+  return get(name, {ConfigType::strings, ConfigType::paths, ConfigType::endpoints}).list;
 }
 const ConfigAmounts& Config::amounts(std::string_view name) const {
   return get(name, {ConfigType::amounts}).amounts;
@@ -335,6 +345,10 @@ std::vector<std::string> Config::validate(std::string_view process) const {
        "broker.journal_budget must hold at least four times broker.segment_bytes");
   rule(size("broker.journal_keep") < size("broker.journal_budget"),
        "broker.journal_keep must be less than broker.journal_budget");
+  const std::string& router = text("router.name");
+  rule(std::all_of(router.begin(), router.end(),
+                   [](unsigned char c) { return std::isalnum(c) || strchr("._-", c); }),
+       "router.name may have letters, digits, '.', '_' and '-' only");
   rule(size("router.client_bytes") <= size("router.inflight_bytes"),
        "router.client_bytes must not exceed router.inflight_bytes");
   rule(text("broker.journal_dir") != text("aggregator.store_dir"),
@@ -344,10 +358,11 @@ std::vector<std::string> Config::validate(std::string_view process) const {
                    [](unsigned char c) { return std::isalnum(c) || strchr("._-", c); }),
        "worker.name may have letters, digits, '.', '_' and '-' only");
 
-  const std::string* ends[] = {&text("broker.endpoint"), &text("router.endpoint"),
-                               &text("aggregator.endpoint")};
-  rule(*ends[0] != *ends[1] && *ends[0] != *ends[2] && *ends[1] != *ends[2],
-       "broker.endpoint, router.endpoint and aggregator.endpoint must differ");
+  const std::set<std::string> ends = {text("broker.endpoint"), text("router.endpoint"),
+                                      text("router.worker_endpoint"), text("aggregator.endpoint")};
+  rule(ends.size() == 4,
+       "broker.endpoint, router.endpoint, router.worker_endpoint and aggregator.endpoint must "
+       "differ");
   for (const ConfigKey& key : config_keys()) {
     if (key.type != ConfigType::endpoint && key.type != ConfigType::http) continue;
     const std::string& where = text(key.name);

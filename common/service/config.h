@@ -33,6 +33,7 @@ enum class ConfigType : uint8_t {
   strings,  // max entries
   paths,  // max entries, relative to the dir
   amounts,  // table of name = number with at most four decimals; max entries
+  endpoints,  // max entries
 };
 
 struct ConfigKey {
@@ -76,7 +77,8 @@ class Config {
   int64_t integer(std::string_view name) const;
   uint64_t size(std::string_view name) const;
   Duration duration(std::string_view name) const;
-  const std::vector<std::string>& strings(std::string_view name) const;  // strings, paths
+  const std::vector<std::string>& strings(
+      std::string_view name) const;  // strings, paths, endpoints
   const ConfigAmounts& amounts(std::string_view name) const;
   // "default", "dray.toml:12", "env DRAY_BROKER_LEASE_TTL" or "--set".
   const std::string& origin(std::string_view name) const;

@@ -195,9 +195,9 @@ std::string format_size(int64_t bytes) { return format_with_unit(bytes, kSizeUni
 
 std::string_view config_type_name(ConfigType type) {
   static constexpr std::string_view kNames[] = {
-      "string",        "one of the choices", "true or false", "whole number", "duration",
-      "size",          "endpoint",           "address",       "path",         "list of strings",
-      "list of paths", "table of amounts"};
+      "string",        "one of the choices", "true or false",    "whole number", "duration",
+      "size",          "endpoint",           "address",          "path",         "list of strings",
+      "list of paths", "table of amounts",   "list of endpoints"};
   return kNames[static_cast<size_t>(type)];
 }
 
@@ -260,6 +260,7 @@ Result<ConfigValue> parse_config_text(const ConfigKey& key, std::string_view tex
     }
     case ConfigType::strings:
     case ConfigType::paths:
+    case ConfigType::endpoints:
       for (const std::string_view part : split(text, ',')) value.list.emplace_back(part);
       break;
     case ConfigType::string:
@@ -284,6 +285,9 @@ Status check_config_value(const ConfigKey& key, const ConfigValue& value) {
       return check_range(key, value.number, format_size);
     case ConfigType::amounts:
       return check_count(key, value.amounts.size());
+    case ConfigType::endpoints:
+      for (const std::string& item : value.list) DRAY_TRY(check_endpoint(item));
+      return check_count(key, value.list.size());
     case ConfigType::strings:
     case ConfigType::paths:
       for (const std::string& item : value.list)
@@ -311,6 +315,7 @@ std::string to_toml(const ConfigKey& key, const ConfigValue& value) {
       return out.empty() ? "{}" : "{" + out + " }";
     case ConfigType::strings:
     case ConfigType::paths:
+    case ConfigType::endpoints:
       for (const std::string& item : value.list)
         out.append(out.empty() ? "" : ", ").append(quoted(item));
       return "[" + out + "]";

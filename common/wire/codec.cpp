@@ -123,6 +123,37 @@ Status check(const Attach& m) {
   if (std::any_of(m.labels.begin(), m.labels.end(), too_long)) return bad("bad label");
   return {};
 }
+Status check(const Call& m) {
+  if (m.handler.empty() || m.handler.size() > kNameBytesMax)
+    return bad("handler name is empty or too long");
+  if (m.key.size() > kNameBytesMax) return bad("model key is longer than 128 bytes");
+  if (m.window > kStreamWindowMax) return bad("window is above 64 MiB");
+  for (size_t i = 0; i < m.rows.size(); ++i) {
+    const CallRow row = m.rows[i];
+    if (row.items == 0) return bad("a call of no items");
+    if (row.deadline_us > static_cast<uint64_t>(kCallDeadlineUsMax))
+      return bad("deadline is above an hour");
+  }
+  return {};
+}
+Status check(const Run& m) {
+  for (size_t i = 0; i < m.rows.size(); ++i)
+    if (m.rows[i].key >= m.keys.size()) return bad("row names a key that is not there");
+  return {};
+}
+template <class M>
+Status check_ends(const M& m) {
+  for (size_t i = 0; i < m.rows.size(); ++i)
+    if (call_end_name(static_cast<CallEnd>(m.rows[i].status)).empty())
+      return bad("unknown end of a call");
+  return {};
+}
+Status check(const Reply& m) { return check_ends(m); }
+Status check(const Done& m) { return check_ends(m); }
+Status check(const Offer& m) {
+  if (m.handlers.size() > kHandlersMax) return bad("too many handlers");
+  return {};
+}
 template <class M>
 Status check(const M&) {
   return {};

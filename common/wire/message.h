@@ -70,6 +70,16 @@ enum class Kind : uint16_t {
   group_put = 90,
   group_watch = 91,
   group_state = 92,
+  // calls: client <-> router
+  call = 100,
+  reply = 101,
+  call_cancel = 102,
+  call_credit = 103,  // also router -> worker
+  // calls: router <-> worker
+  offer = 110,
+  run = 111,
+  done = 112,
+  stop = 113,
 };
 std::string_view kind_name(Kind kind);
 
@@ -415,11 +425,82 @@ struct GroupState {
 };
 #undef DRAY_SELF
 
+// --- calls -------------------------------------------------------------------------------------
+#define DRAY_SELF Call
+struct Call {  // client -> router: calls of one handler (and model key), answered by REPLY rows
+  static constexpr Kind kind = Kind::call;
+  std::string handler;
+  std::string key;  // model key; calls with different keys never share a batch
+  uint64_t window = 0;  // bytes of parts the client takes unasked; 0: one whole reply, no parts
+  Rows<CallRow> rows;
+  Bytes bytes;
+  DRAY_FIELDS(handler, key, window)
+};
+#undef DRAY_SELF
+#define DRAY_SELF Reply
+struct Reply {  // router -> client; also without rows, to grant
+  static constexpr Kind kind = Kind::reply;
+  uint64_t granted = 0;  // absolute: calls this client may have sent in this session in all
+  Rows<ReplyRow> rows;
+  Bytes bytes;
+  DRAY_FIELDS(granted)
+};
+#undef DRAY_SELF
+#define DRAY_SELF CallCancel
+struct CallCancel {  // client -> router; each call that is open still ends, most as `cancelled`
+  static constexpr Kind kind = Kind::call_cancel;
+  Rows<CallIdRow> rows;
+  DRAY_NO_FIELDS()
+};
+#undef DRAY_SELF
+#define DRAY_SELF CallCredit
+struct CallCredit {  // whoever reads a streaming reply -> whoever writes it
+  static constexpr Kind kind = Kind::call_credit;
+  Rows<CallCreditRow> rows;
+  DRAY_NO_FIELDS()
+};
+#undef DRAY_SELF
+#define DRAY_SELF Offer
+struct Offer {  // worker -> router, first message of a session
+  static constexpr Kind kind = Kind::offer;
+  uint32_t slots = 0;  // batches it runs at once
+  bool draining = false;
+  std::vector<std::string> handlers;  // one HandlerOffer blob each (offer.h)
+  DRAY_FIELDS(slots, draining, handlers)
+};
+#undef DRAY_SELF
+#define DRAY_SELF Run
+struct Run {  // router -> worker, against credit: Envelope.granted counts batches
+  static constexpr Kind kind = Kind::run;
+  uint64_t first = 0;  // batches sent in this session before this message
+  std::vector<std::string> keys;
+  Rows<RunRow> rows;
+  Bytes bytes;
+  DRAY_FIELDS(first, keys)
+};
+#undef DRAY_SELF
+#define DRAY_SELF Done
+struct Done {  // worker -> router: ends and parts
+  static constexpr Kind kind = Kind::done;
+  Rows<DoneRow> rows;
+  Bytes bytes;
+  DRAY_NO_FIELDS()
+};
+#undef DRAY_SELF
+#define DRAY_SELF Stop
+struct Stop {  // router -> worker: nobody waits for these any more; stop if you can
+  static constexpr Kind kind = Kind::stop;
+  Rows<CallIdRow> rows;
+  DRAY_NO_FIELDS()
+};
+#undef DRAY_SELF
+
 using Message =
     std::variant<Hello, Welcome, Beat, Bye, Who, Reject, Ok, States, Submit, Submitted, Cancel,
                  Query, Admin, AdminReply, Attach, Dispatch, Results, ResultsAck, GiveBack, Revoke,
                  Progress, Drain, Have, Sync, AttachStream, Finished, FinishedAck, Wait, Unwait,
-                 Fetch, Ready, Forget, WatchLost, GroupPut, GroupWatch, GroupState>;
+                 Fetch, Ready, Forget, WatchLost, GroupPut, GroupWatch, GroupState, Call, Reply,
+                 CallCancel, CallCredit, Offer, Run, Done, Stop>;
 
 template <class M>
 concept HasRows = requires(M m) {

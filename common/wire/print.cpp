@@ -26,6 +26,48 @@ std::string_view state_name(TaskState s) {
   return {};
 }
 
+std::string_view call_end_name(CallEnd end) {
+  switch (end) {
+    case CallEnd::part:
+      return "part";
+    case CallEnd::reply:
+      return "reply";
+    case CallEnd::failed:
+      return "failed";
+    case CallEnd::rejected:
+      return "rejected";
+    case CallEnd::expired:
+      return "expired";
+    case CallEnd::cancelled:
+      return "cancelled";
+    case CallEnd::unknown:
+      return "unknown";
+  }
+  return {};
+}
+
+std::string_view call_limit_name(CallLimit limit) {
+  switch (limit) {
+    case CallLimit::none:
+      return "none";
+    case CallLimit::max_queued:
+      return "max_queued";
+    case CallLimit::client_calls:
+      return "client_calls";
+    case CallLimit::client_bytes:
+      return "client_bytes";
+    case CallLimit::call_bytes:
+      return "call_bytes";
+    case CallLimit::deadline_us:
+      return "deadline_us";
+    case CallLimit::batch_bytes:
+      return "batch_bytes";
+    case CallLimit::batch_items:
+      return "batch_items";
+  }
+  return {};
+}
+
 std::string_view role_name(Role role) {
   switch (role) {
     case Role::client:
@@ -80,6 +122,14 @@ constexpr std::pair<Kind, std::string_view> kKindNames[] = {
     {Kind::group_put, "group_put"},
     {Kind::group_watch, "group_watch"},
     {Kind::group_state, "group_state"},
+    {Kind::call, "call"},
+    {Kind::reply, "reply"},
+    {Kind::call_cancel, "call_cancel"},
+    {Kind::call_credit, "call_credit"},
+    {Kind::offer, "offer"},
+    {Kind::run, "run"},
+    {Kind::done, "done"},
+    {Kind::stop, "stop"},
 };
 }  // namespace
 

@@ -84,6 +84,92 @@ struct ProgressRow {
   uint32_t len = 0;  // text in frame 3
 };
 
+// --- calls (docs/protocol.md section 4.6) ---
+// How a call, or a part of it, ended.
+enum class CallEnd : uint8_t {
+  part = 0,  // one part of a streaming reply; more follows
+  reply = 1,
+  failed = 2,  // the handler said so; the text is its error
+  rejected = 3,  // surely not executed; code, limit, value and retry_after say why
+  expired = 4,  // the deadline came first; surely not executed
+  cancelled = 5,  // surely not executed, or stopped at the caller's wish
+  unknown = 6,  // may have executed
+};
+std::string_view call_end_name(CallEnd end);
+
+// Which budget refused a call (ReplyRow.limit). Closed list, names in docs/protocol.md.
+enum class CallLimit : uint8_t {
+  none = 0,
+  max_queued = 1,  // calls waiting for one deployment
+  client_calls = 2,  // open calls of one client
+  client_bytes = 3,  // payload bytes of one client's open calls
+  call_bytes = 4,  // payload bytes of all open calls of the router
+  deadline_us = 5,  // infeasible: value is the predicted time to finish in microseconds
+  batch_bytes = 6,  // one call larger than a whole batch of its handler
+  batch_items = 7,  // one call of more items than a whole batch of its handler
+};
+constexpr size_t kCallLimits = 8;
+std::string_view call_limit_name(CallLimit limit);
+
+constexpr uint16_t kCallIdempotent = 1;  // may be executed more than once
+constexpr uint16_t kCallHedge = 2;  // and sent to a second replica when it is late
+struct CallRow {  // client -> router
+  uint64_t call = 0;  // chosen by the client, unique among its open calls of this session
+  uint64_t deadline_us = 0;  // time left when sent; 0 = the router's default
+  uint32_t len = 0;
+  uint16_t items = 1;  // how much of a batch it fills
+  uint16_t flags = 0;
+};
+struct ReplyRow {  // router -> client
+  uint64_t call = 0;
+  uint64_t value = 0;  // of `limit`
+  uint32_t len = 0;
+  uint32_t retry_after_ms = 0;
+  uint32_t queue_us = 0;  // at the router, from arrival until it left for a replica
+  uint32_t gather_us = 0;  // of that, with a replica free, waiting for company
+  uint32_t worker_us = 0;  // from the router to the replica and back
+  uint32_t wait_us = 0;  // of that, waiting at the worker
+  uint32_t run_us = 0;  // of that, in the handler
+  uint32_t batch_items = 0;  // of the batch it ran in
+  uint8_t status = 0;  // CallEnd
+  uint8_t code = 0;  // Errc
+  uint8_t limit = 0;  // CallLimit
+  uint8_t attempts = 0;  // replicas it was sent to
+  uint32_t reserved = 0;
+};
+struct CallIdRow {
+  uint64_t call = 0;
+};
+struct CallCreditRow {
+  uint64_t call = 0;
+  uint64_t granted = 0;  // bytes of parts that may have been sent for this call in all
+};
+struct RunRow {  // router -> worker
+  uint64_t call = 0;  // the router's number, unique in its life
+  uint64_t deadline_us = 0;  // time left when sent, never 0
+  uint64_t window = 0;  // bytes of parts that may be sent before the first CALL_CREDIT; 0: no parts
+  uint32_t len = 0;
+  uint16_t handler = 0;  // index into OFFER.handlers
+  uint16_t key = 0;  // index into RUN.keys
+  uint16_t batch = 0;  // neighbouring rows with equal numbers are one batch
+  uint16_t items = 1;
+  uint32_t reserved = 0;
+};
+constexpr uint16_t kDoneFreesSlot = 1;  // last row of its batch: one batch less is held
+constexpr uint16_t kDoneNotStarted = 2;  // surely not executed here
+struct DoneRow {  // worker -> router
+  uint64_t call = 0;
+  uint32_t len = 0;
+  uint32_t run_us = 0;  // of the whole batch
+  uint32_t wait_us = 0;  // at the worker before it ran
+  uint8_t status = 0;  // CallEnd: part, reply, failed, rejected, expired, cancelled
+  uint8_t code = 0;  // Errc
+  uint16_t flags = 0;
+};
+
+static_assert(sizeof(CallRow) == 24 && sizeof(ReplyRow) == 56 && sizeof(CallIdRow) == 8);
+static_assert(sizeof(CallCreditRow) == 16 && sizeof(RunRow) == 40 && sizeof(DoneRow) == 24);
+
 static_assert(sizeof(IdRow) == 16 && sizeof(SubmitRow) == 24 && sizeof(StateRow) == 24);
 static_assert(sizeof(TokenRow) == 32 && sizeof(DispatchRow) == 32 && sizeof(ResultRow) == 48);
 static_assert(sizeof(ProgressRow) == 40);

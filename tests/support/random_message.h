@@ -50,7 +50,12 @@ Rows<Row> random_rows(Rng& rng, uint64_t& bytes) {
   bytes = 0;
   for (uint64_t n = rng.below(6); n > 0; --n) {
     Row row;
-    row.id = {rng.next() | 1, rng.next()};
+    if constexpr (requires { row.call; }) {
+      row.call = rng.next();
+      if constexpr (requires { row.items; }) row.items = static_cast<uint16_t>(rng.below(9) + 1);
+    } else {
+      row.id = {rng.next() | 1, rng.next()};
+    }
     if constexpr (requires { row.len; }) {
       row.len = static_cast<uint32_t>(rng.below(50));
       bytes += row.len;
@@ -73,6 +78,11 @@ Message random_message_of(Rng& rng) {
   }
   if constexpr (std::is_same_v<M, Submit>) m.specs.resize(1);
   if constexpr (std::is_same_v<M, Dispatch>) m.specs.resize(1);
+  if constexpr (std::is_same_v<M, Run>) m.keys.resize(1);
+  if constexpr (std::is_same_v<M, Call>) {
+    m.handler = "h";
+    m.window %= kStreamWindowMax;
+  }
   uint64_t bytes = 0;
   if constexpr (HasRows<M>)
     m.rows = random_rows<typename std::decay_t<decltype(m.rows)>::Row>(rng, bytes);

@@ -55,7 +55,7 @@ enum class Code : uint8_t {
   bad_version = 2,
   too_large = 3,  // payload, header or batch above its limit
   unknown_handler = 4,  // no worker has ever announced this handler
-  infeasible = 5,  // no worker has ever offered so much of a resource
+  infeasible = 5,  // no worker has ever offered so much; or a call's deadline can not be met
   conflict = 6,  // same task id, other payload or options
   id_expired = 7,  // id older than what the broker remembers
   overloaded = 8,  // a budget is used up; see retry_after, limit, value
@@ -65,7 +65,8 @@ enum class Code : uint8_t {
   not_found = 12,
   denied = 13,
   bad_argument = 14,
-  // A task's end.
+  no_replica = 15,  // no worker offers this handler at the moment
+  // The end of a task or a call.
   app_error = 20,  // the handler reported a retryable failure, too often
   app_fatal = 21,  // the handler reported a permanent failure
   time_limit = 22,
@@ -73,6 +74,7 @@ enum class Code : uint8_t {
   cancelled = 24,
   expired = 25,
   stale = 26,
+  outcome_unknown = 27,  // a call that may have executed
   // Local.
   timeout = 30,  // the outcome is not known
   io = 31,
@@ -200,14 +202,60 @@ struct GroupProgress {
   bool is_done() const { return total > 0 && done >= total; }
 };
 
+// How a call ended.
+enum class CallEnd : uint8_t {
+  reply = 1,
+  failed = 2,  // the handler said so: code app_error or app_fatal, bytes is its text
+  rejected = 3,  // surely not executed; see code, limit, value, retry_after
+  expired = 4,  // the deadline came first; surely not executed
+  cancelled = 5,  // surely not executed, or stopped at your wish
+  unknown = 6,  // may have executed: its worker or router was lost, or it ran past the deadline
+};
+std::string_view call_end_text(CallEnd end);  // "reply"
+
+struct CallOptions {
+  std::chrono::microseconds deadline{0};  // from now; 0: ClientOptions::call_deadline
+  bool idempotent = false;  // may run more than once: then a lost worker or router is retried
+  bool hedge = false;  // with idempotent: a late call is sent to a second replica, too
+  std::string model{};  // prefers replicas that have it loaded; up to 128 bytes
+  uint16_t items = 1;  // how much of a batch it fills
+};
+
+// Where the time of a call went. Times of another process are durations, never clock readings.
+struct CallTimes {
+  std::chrono::microseconds total{0};  // here, from call to end
+  std::chrono::microseconds queue{0};  // at the router, until it left for a replica
+  std::chrono::microseconds gather{0};  // of that, with a replica free, waiting for company
+  std::chrono::microseconds worker{0};  // from the router to the replica and back
+  std::chrono::microseconds wait{0};  // of that, waiting at the worker
+  std::chrono::microseconds run{0};  // of that, in the handler
+  uint32_t batch_items = 0;  // of the batch it ran in
+  uint32_t attempts = 0;  // replicas it was sent to
+};
+
+struct CallOutcome {
+  CallEnd end = CallEnd::unknown;
+  Code code = Code::ok;  // ok with a reply
+  std::string bytes{};  // the reply, or the text of the error
+  Millis retry_after{0};  // hint, when rejected
+  std::string limit{};  // when rejected by a budget: its name
+  uint64_t value = 0;  // and its value
+  CallTimes times{};
+  bool ok() const { return end == CallEnd::reply; }
+  std::string text() const;  // "rejected: overloaded: ..."
+};
+
 struct ClientOptions {
-  std::string endpoint;  // of the router: "ipc:///path" or "tcp://127.0.0.1:port"
+  std::string endpoint;  // of the router: "ipc:///path" or "tcp://127.0.0.1:port"; several, with
+                         // commas: calls use whichever is there, tasks the first that answers
   std::string name{};  // in logs and on the console; empty: "client-PID"
   Millis timeout{30'000};  // of every call that is not given its own
   size_t queue_bytes = size_t{256} << 20;  // requests kept here until answered; then `overloaded`
   uint32_t batch = 1024;  // tasks in one message, 1 .. 4096
   uint32_t window = 64;  // messages of one client on their way before a bulk call blocks
   std::chrono::microseconds spin{0};  // look for input so long before sleeping; costs a core
+  Millis call_deadline{10'000};  // of a call that is not given its own
+  size_t stream_window = size_t{256} << 10;  // bytes of parts on their way to one reader
 };
 
 struct ClientStats {
@@ -262,6 +310,38 @@ class Group {
   std::shared_ptr<ClientImpl> impl_;
   Id id_;
   std::shared_ptr<const std::vector<Id>> ids_;
+};
+
+// A call on its way: a small value. Dropping it does not cancel the call.
+class PendingCall {
+ public:
+  // The call ends as `cancelled`, unless its end is on the way already. Any thread, any time.
+  void cancel() const;
+
+ private:
+  friend class Client;
+  std::weak_ptr<ClientImpl> impl_;
+  uint64_t number_ = 0;
+};
+
+struct StreamState;
+// A reply in parts. One reader; dropping it cancels the call.
+class CallStream {
+ public:
+  CallStream(CallStream&&) noexcept;
+  CallStream& operator=(CallStream&&) noexcept;
+  ~CallStream();
+  // The next part, in order; nothing when the reply has ended (see outcome). Blocks until then, at
+  // most until the deadline of the call. The writer is held back while parts are not taken.
+  std::optional<std::string> next();
+  // After next() returned nothing. `bytes` is what the handler returned after its last part.
+  const CallOutcome& outcome() const;
+  void cancel();
+
+ private:
+  friend class Client;
+  explicit CallStream(std::shared_ptr<StreamState> state);
+  std::shared_ptr<StreamState> state_;
 };
 
 // --- client --------------------------------------------------------------------------------------
@@ -323,6 +403,20 @@ class Client {
   Expected<Group> group(std::span<const Task> tasks, Millis timeout = kDefaultTimeout);
   Expected<Group> group(std::span<const Id> ids, Millis timeout = kDefaultTimeout);
   Group open_group(Id id);
+
+  // Calls: no disk, no broker, an answer by the deadline at the latest. A call that is `rejected`
+  // because one router is leaving or lost is sent to another one by itself.
+  // Blocks until the end.
+  CallOutcome call(std::string_view handler, std::string_view payload,
+                   const CallOptions& options = {});
+  // `f` is called exactly once, on the client's thread (or here, if the call is refused at once);
+  // it may start further calls.
+  PendingCall async_call(std::string_view handler, std::string_view payload,
+                         const CallOptions& options, std::function<void(CallOutcome&&)> f);
+  std::future<CallOutcome> call_future(std::string_view handler, std::string_view payload,
+                                       const CallOptions& options = {});
+  CallStream call_stream(std::string_view handler, std::string_view payload,
+                         const CallOptions& options = {});
 
   // Asks a service: target "router", "broker" or "aggregator". Returns JSON text.
   //   c.admin("broker", "queue.pause", {{"queue", "fast"}});
