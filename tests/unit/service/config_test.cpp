@@ -51,7 +51,12 @@ std::string set_error(const std::string& set) {
   return config ? "" : config.error().detail;
 }
 
-fs::path repository() { return fs::path(__FILE__).parent_path() / "../../.."; }
+// Build folders lie in the repository. (__FILE__ may be relative: ccache is told to make it so.)
+fs::path repository() {
+  fs::path dir = fs::read_symlink("/proc/self/exe").parent_path();
+  while (!fs::exists(dir / "deploy/dray.toml") && dir.has_relative_path()) dir = dir.parent_path();
+  return dir;
+}
 
 std::string read(const fs::path& path) {
   std::ifstream in(path);
