@@ -27,6 +27,7 @@ struct QueueBench {
   bool awake = false;
   bool no_floor = false;
   uint32_t spin_us = 0;
+  bool no_merge = false;
 };
 
 struct IdHash {
@@ -98,6 +99,7 @@ struct Run {
   double p50_us = 0;
   double p99_us = 0;
   uint64_t failed = 0;
+  uint64_t messages = 0;  // that the client sent
   std::map<std::string, ProcessUse> before;
   std::map<std::string, ProcessUse> after;
 };
@@ -108,6 +110,7 @@ Run run_tasks(Context& ctx, const QueueBench& b, uint32_t window) {
   options.name = "bench";
   options.batch = b.batch;
   options.window = window + 1;
+  options.merge = !b.no_merge;
   options.spin = std::chrono::microseconds(b.spin_us);
   Client client = need(Client::connect(options));
   Meter meter;
@@ -139,12 +142,14 @@ Run run_tasks(Context& ctx, const QueueBench& b, uint32_t window) {
   run.p50_us = meter.percentile(0.50);
   run.p99_us = meter.percentile(0.99);
   run.failed = meter.failed();
+  run.messages = client.stats().sent;
   return run;
 }
 
 Doc to_doc(const QueueBench& b, const Run& run, uint32_t window, bool awake) {
   Doc d{Doc::Object{}};
   d.set("tasks", b.tasks).set("payload", b.payload).set("batch", b.batch).set("window", window);
+  d.set("merge", !b.no_merge).set("messages", run.messages);
   d.set("handler", b.handler).set("durable", true).set("awake", awake);
   d.set("seconds", run.seconds).set("tasks_per_s", run.tasks_per_s).set("failed", run.failed);
   d.set("p50_us", run.p50_us).set("p99_us", run.p99_us);
@@ -248,6 +253,7 @@ void add_bench_commands(CLI::App& app, Context& ctx) {
   queue->add_option("--window", b->window, "Messages submitted and not finished (0: chosen)")
       ->check(CLI::Range(0, 65'536));
   queue->add_option("--handler", b->handler, "What to run");
+  queue->add_flag("--no-merge", b->no_merge, "One wire message for each submit");
   queue->add_option("--spin-us", b->spin_us, "Client polls so long before it sleeps")
       ->check(CLI::Range(0, 1'000'000));
   queue->add_flag("--awake", b->awake, "Keep the CPUs out of deep idle states meanwhile (root)");

@@ -79,15 +79,20 @@ void ClientImpl::on_group(const GroupEvent& event) {
 void ClientImpl::end_submission(uint64_t req, const ClientError* error) {
   auto it = submissions_.find(req);
   if (it == submissions_.end()) return;
-  Submission done = std::move(it->second);
+  const std::vector<SubmitPart> parts = std::move(it->second);
   submissions_.erase(it);
-  if (done.batch) {
-    std::lock_guard lock(done.batch->mutex);
-    --done.batch->messages_open;
-    if (error && !done.batch->error) done.batch->error = *error;
-    done.batch->changed.notify_all();
+  unanswered_ -= parts.size();
+  if (!merge_.empty()) host_.wake();  // what waited for this answer
+  size_t bytes = 0;
+  for (const SubmitPart& part : parts) {
+    bytes += part.bytes;
+    if (!part.batch) continue;
+    std::lock_guard lock(part.batch->mutex);
+    --part.batch->messages_open;
+    if (error && !part.batch->error) part.batch->error = *error;
+    part.batch->changed.notify_all();
   }
-  release_window(done.bytes);
+  release_window(parts.size(), bytes);
 }
 
 void ClientImpl::on_results(const ResultsEvent& event) {

@@ -57,6 +57,7 @@ Expected<Done> ClientImpl::start() {
     return fault(Code::bad_argument, "name is longer than 128 bytes");
   if (Status status = host_.open(); !status) return to_public(status.error());
   host_.set_on_turn([this](Now, ClientOut& out) { on_turn(out); });
+  host_.set_poll([this](Now now, ClientOut& out) { flush_submits(false, now, core_, out); });
   thread_ = std::thread([self = shared_from_this()] { self->run(); });
   std::unique_lock lock(mutex_);
   bool up = changed_.wait_for(lock, options_.timeout, [&] { return connected() || closed_; });
@@ -134,10 +135,9 @@ Expected<Event> ClientImpl::call(Millis timeout, Starter start) {
     if (closed_) return closed_error();
     live_calls_.insert(call);
   }
-  host_.post(
-      [this, call, timeout, start = std::move(start)](Now now, ClientCore& core, ClientOut& out) {
-        calls_[start(now, now.mono + timeout, core, out)] = call;
-      });
+  post([this, call, timeout, start = std::move(start)](Now now, ClientCore& core, ClientOut& out) {
+    calls_[start(now, now.mono + timeout, core, out)] = call;
+  });
   std::unique_lock lock(call->mutex);
   call->changed.wait_for(lock, timeout + kGrace, [&] { return call->event || call->closed; });
   std::optional<Event> event = std::move(call->event);
@@ -175,7 +175,7 @@ std::shared_ptr<TaskBatch> ClientImpl::wait_for(Id id) {
     std::lock_guard lock(registry_mutex_);
     if (registry_closed_ || !registry_.add(std::span(&wire, 1), batch, 0)) return nullptr;
   }
-  host_.post([wire](Now now, ClientCore& core, ClientOut&) {
+  post([wire](Now now, ClientCore& core, ClientOut&) {
     core.wait(make_rows<IdRow>(std::vector<TaskId>{wire}), now);
   });
   return batch;
@@ -187,7 +187,7 @@ void ClientImpl::stop_waiting_for(Id id) {
     std::lock_guard lock(registry_mutex_);
     registry_.remove(wire);
   }
-  host_.post([wire](Now, ClientCore& core, ClientOut&) {
+  post([wire](Now, ClientCore& core, ClientOut&) {
     core.unwait(make_rows<IdRow>(std::vector<TaskId>{wire}));
   });
 }
@@ -209,7 +209,7 @@ void ClientImpl::leave_group(Id id) {
     if (it == groups_.end() || --it->second->users > 0) return;
     groups_.erase(it);
   }
-  host_.post([wire](Now, ClientCore& core, ClientOut& out) { core.group_unwatch(wire, out); });
+  post([wire](Now, ClientCore& core, ClientOut& out) { core.group_unwatch(wire, out); });
 }
 
 void ClientImpl::wait_any(Millis timeout, const std::function<bool()>& ready) {

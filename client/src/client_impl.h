@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -12,6 +13,7 @@
 
 #include "client/core/client_core.h"
 #include "client/core/id_maker.h"
+#include "client/core/submit_merge.h"
 #include "client/src/task_batch.h"
 #include "common/service/host.h"
 
@@ -70,8 +72,8 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
     std::optional<Event> event;
     bool closed = false;
   };
-  struct Submission {  // one message on its way
-    std::shared_ptr<TaskBatch> batch;
+  struct SubmitPart {  // what one caller handed over, told when its message is answered
+    std::shared_ptr<TaskBatch> batch;  // may be null
     size_t bytes = 0;
   };
   struct Chunk {
@@ -79,6 +81,7 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
     Rows<SubmitRow> rows;
     Bytes bytes;
     size_t size = 0;
+    bool own_id = false;  // chosen by the caller: may be refused as a conflict
   };
 
   HostOptions host_options() const;
@@ -104,7 +107,10 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
   void send_chunk(Chunk&& chunk, const std::string& spec, const std::shared_ptr<TaskBatch>& batch,
                   Millis timeout);
   bool acquire_window(size_t bytes, std::chrono::steady_clock::time_point until);
-  void release_window(size_t bytes);
+  void release_window(size_t messages, size_t bytes);
+  void flush_submits(bool all, Now now, ClientCore& core, ClientOut& out);
+  // Runs `f` in the client's thread, behind every submit that was handed over before.
+  void post(std::function<void(Now, ClientCore&, ClientOut&)> f);
 
   ClientOptions options_;
   int pid_ = 0;
@@ -115,7 +121,11 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
   std::atomic<std::thread::id> thread_id_{};
 
   // The client's thread only.
-  std::unordered_map<uint64_t, Submission> submissions_;  // by req
+  std::unordered_map<uint64_t, std::vector<SubmitPart>> submissions_;  // by req
+  SubmitMerge merge_;
+  std::deque<SubmitPart> merge_parts_;  // one for each add() to merge_
+  size_t unanswered_ = 0;  // submits handed over, in submissions_
+  Time submitted_at_{};  // the last SUBMIT
   std::unordered_map<uint64_t, std::shared_ptr<Call>> calls_;  // by req
   std::vector<ResultView> views_;
   DueCallbacks due_;

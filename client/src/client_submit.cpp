@@ -6,6 +6,10 @@ namespace dray {
 namespace {
 constexpr size_t kChunkBytes = 512 * 1024;  // payloads of one message, if they are small
 constexpr size_t kWindowBytes = size_t{32} << 20;  // on their way; the router allows 64 MiB
+// With so many submits unanswered, throughput is what the caller is after: then a small one waits
+// for the next answer, but not longer than this (and for a turn, at most 100 ms).
+constexpr size_t kMergeFrom = 16;
+constexpr Duration kMergeWait = 2ms;
 using SteadyTime = std::chrono::steady_clock::time_point;
 }  // namespace
 
@@ -60,6 +64,7 @@ ClientImpl::Chunk ClientImpl::make_chunk(Payloads payloads, const TaskOptions& o
   chunk.rows = rows.take();
   chunk.bytes = Bytes(std::move(bytes));
   chunk.size = chunk.rows.bytes().size() + chunk.bytes.size();
+  chunk.own_id = !options.id.is_null();
   return chunk;
 }
 
@@ -75,9 +80,9 @@ bool ClientImpl::acquire_window(size_t bytes, SteadyTime until) {
   return true;
 }
 
-void ClientImpl::release_window(size_t bytes) {
+void ClientImpl::release_window(size_t messages, size_t bytes) {
   std::lock_guard lock(mutex_);
-  --window_messages_;
+  window_messages_ -= messages;
   window_bytes_ -= bytes;
   changed_.notify_all();
 }
@@ -100,10 +105,33 @@ void ClientImpl::send_chunk(Chunk&& chunk, const std::string& spec,
   cmd.specs = {spec};
   cmd.rows = std::move(chunk.rows);
   cmd.bytes = std::move(chunk.bytes);
-  host_.post([this, cmd = std::move(cmd), batch, size = chunk.size, timeout](
-                 Now now, ClientCore& core, ClientOut& out) mutable {
+  host_.post([this, cmd = std::move(cmd), part = SubmitPart{batch, chunk.size},
+              alone = chunk.own_id || !options_.merge,
+              timeout](Now now, ClientCore&, ClientOut&) mutable {
     cmd.deadline = now.mono + timeout;
-    submissions_[core.submit(std::move(cmd), now, out)] = {batch, size};
+    merge_.add(std::move(cmd), alone);
+    merge_parts_.push_back(std::move(part));
+  });
+}
+
+void ClientImpl::flush_submits(bool all, Now now, ClientCore& core, ClientOut& out) {
+  if (merge_.empty()) return;
+  const bool busy = unanswered_ >= kMergeFrom && now.mono - submitted_at_ < kMergeWait;
+  for (SubmitMessage& m : merge_.take(busy && !all)) {
+    unanswered_ += m.parts;
+    auto& parts = submissions_[core.submit(std::move(m.cmd), now, out)];
+    for (; m.parts > 0; --m.parts) {
+      parts.push_back(std::move(merge_parts_.front()));
+      merge_parts_.pop_front();
+    }
+    submitted_at_ = now.mono;
+  }
+}
+
+void ClientImpl::post(std::function<void(Now, ClientCore&, ClientOut&)> f) {
+  host_.post([this, f = std::move(f)](Now now, ClientCore& core, ClientOut& out) {
+    flush_submits(true, now, core, out);
+    f(now, core, out);
   });
 }
 
@@ -133,7 +161,7 @@ Expected<Done> ClientImpl::submit(std::string_view handler, Payloads payloads,
       return e;
     }
     if (auto ok = register_chunk(chunk, batch, ids.size()); !ok) {
-      release_window(chunk.size);
+      release_window(1, chunk.size);
       return ok.error();
     }
     for (TaskId id : chunk.ids) ids.push_back(to_public(id));

@@ -10,6 +10,7 @@ namespace dray {
 constexpr size_t kHeadBytesMax = 64 * 1024;  // frame 1
 constexpr size_t kPayloadBytesMax = 4 * 1024 * 1024;  // one task's payload or result
 constexpr size_t kItemsMax = 4096;  // rows in one message
+constexpr size_t kMergeRowsMax = 256;  // tasks of one message that a client merged itself
 constexpr size_t kRowBytesMax = 64;  // widest row
 constexpr size_t kRowsBytesMax = kItemsMax * kRowBytesMax;
 constexpr size_t kBodyBytesMax = 8 * 1024 * 1024;  // frame 3, all payloads of one message

@@ -252,6 +252,9 @@ struct ClientOptions {
   Millis timeout{30'000};  // of every call that is not given its own
   size_t queue_bytes = size_t{256} << 20;  // requests kept here until answered; then `overloaded`
   uint32_t batch = 1024;  // tasks in one message, 1 .. 4096
+  // Small submits with equal options that meet here travel as one message. With 16 or more
+  // unanswered they wait up to 2 ms to meet.
+  bool merge = true;
   uint32_t window = 64;  // messages of one client on their way before a bulk call blocks
   std::chrono::microseconds spin{0};  // look for input so long before sleeping; costs a core
   Millis call_deadline{10'000};  // of a call that is not given its own

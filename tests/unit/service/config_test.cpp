@@ -107,7 +107,7 @@ http = "off"
 }
 
 TEST_CASE("the command line wins over the environment, that over drop-ins, those over the file") {
-  const Folder folder("[broker]\nlease_ttl = \"11s\"\ntasks_max = 5\n");
+  const Folder folder("[broker]\nlease_ttl = \"11s\"\ntasks_max = 500\n");
   folder.write("dray.d/20-b.toml", "[broker]\nlease_ttl = \"13s\"\n");
   folder.write("dray.d/10-a.toml", "[broker]\nlease_ttl = \"12s\"\n");
   folder.write("dray.d/readme.txt", "not toml");
@@ -124,7 +124,7 @@ TEST_CASE("the command line wins over the environment, that over drop-ins, those
   REQUIRE(config);
   CHECK(config->duration("broker.lease_ttl") == 15s);
   CHECK(config->origin("broker.lease_ttl") == "--set");
-  CHECK(config->integer("broker.tasks_max") == 5);
+  CHECK(config->integer("broker.tasks_max") == 500);
   CHECK(config->amounts("worker.resources") == ConfigAmounts{{"a", 20000}, {"b", 5000}});
 }
 
