@@ -1,13 +1,15 @@
 // ClientImpl: what the client's thread does with the core's events.
 #include "client/src/client_impl.h"
 
-namespace dray {
+namespace dray::inline client_v1 {
 
 void ClientImpl::on_turn(ClientOut& out) {
-  if (out.events.empty()) return;
+  if (out.events.empty() && !desk_.has_news(out)) return;
+  desk_.enter(out);
   for (Event& event : out.events) on_event(event);
   out.events.clear();
   run_callbacks();
+  desk_.leave(out);
   publish_counters();
 }
 
@@ -19,6 +21,9 @@ void ClientImpl::publish_counters() {
   results_.store(c.results, relaxed);
   repeated_.store(c.repeated_results, relaxed);
   waits_.store(c.waits, relaxed);
+  const CallCounters& calls = core_.calls().counters();
+  calls_.store(calls.started, relaxed);
+  calls_resent_.store(calls.moved + calls.repeated, relaxed);
 }
 
 void ClientImpl::run_callbacks() {
@@ -56,14 +61,14 @@ void ClientImpl::on_event(Event& event) {
   } else if (std::holds_alternative<DisconnectedEvent>(event)) {
     connected_ = false;
   }
-  auto call = calls_.find(std::visit([](const auto& e) { return req_of(e); }, event));
-  if (call == calls_.end()) return;
+  auto request = requests_.find(std::visit([](const auto& e) { return req_of(e); }, event));
+  if (request == requests_.end()) return;
   {
-    std::lock_guard lock(call->second->mutex);
-    call->second->event = std::move(event);
-    call->second->changed.notify_all();
+    std::lock_guard lock(request->second->mutex);
+    request->second->event = std::move(event);
+    request->second->changed.notify_all();
   }
-  calls_.erase(call);
+  requests_.erase(request);
 }
 
 void ClientImpl::on_group(const GroupEvent& event) {
@@ -152,4 +157,4 @@ void ClientImpl::give_views() {
   views_.clear();
 }
 
-}  // namespace dray
+}  // namespace dray::inline client_v1

@@ -14,6 +14,7 @@
 #include "client/core/client_core.h"
 #include "client/core/id_maker.h"
 #include "client/core/submit_merge.h"
+#include "client/src/call_desk.h"
 #include "client/src/task_batch.h"
 #include "common/service/host.h"
 
@@ -43,8 +44,8 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
                         Millis timeout);
   std::shared_ptr<TaskBatch> make_batch(size_t n);
   Expected<Done> await_accepted(TaskBatch& batch, Millis timeout);
-  // One request and its closing event.
-  Expected<Event> call(Millis timeout, Starter start);
+  // One request of the queued lane and its closing event.
+  Expected<Event> request(Millis timeout, Starter start);
   Expected<Done> flush(Millis timeout);
   Id new_id();
   void set_on_results(std::function<void(std::span<const ResultView>)> f);
@@ -56,6 +57,15 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
   // Blocks until `ready` or the time is over; `ready` is asked after each news of any task.
   void wait_any(Millis timeout, const std::function<bool()>& ready);
 
+  // calls (client_calls.cpp): the handle for cancel_call; 0: refused, and the sink was told.
+  uint64_t start_call(std::string_view handler, std::string_view payload,
+                      const CallOptions& options, uint64_t window, CallSink&& sink);
+  void cancel_call(uint64_t handle) { desk_.cancel(handle); }
+  void part_taken(uint64_t handle, uint64_t bytes, bool hurry) {
+    desk_.taken(handle, bytes, hurry);
+  }
+  std::chrono::microseconds call_limit(const CallOptions& options) const;
+
   Millis effective(Millis timeout) const {
     return timeout.count() < 0 ? options_.timeout : timeout;
   }
@@ -66,7 +76,7 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
   int pid() const { return pid_; }
 
  private:
-  struct Call {
+  struct Request {
     std::mutex mutex;
     std::condition_variable changed;
     std::optional<Event> event;
@@ -85,6 +95,7 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
   };
 
   HostOptions host_options() const;
+  Status check_options();
   void run();
   void on_turn(ClientOut& out);
   void on_event(Event& event);
@@ -113,10 +124,12 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
   void post(std::function<void(Now, ClientCore&, ClientOut&)> f);
 
   ClientOptions options_;
+  std::vector<std::string> endpoints_;
   int pid_ = 0;
   ClientCore core_;
   NoDurable durable_;
   Host<ClientCore, NoDurable> host_;
+  CallDesk desk_;
   std::thread thread_;
   std::atomic<std::thread::id> thread_id_{};
 
@@ -126,7 +139,7 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
   std::deque<SubmitPart> merge_parts_;  // one for each add() to merge_
   size_t unanswered_ = 0;  // submits handed over, in submissions_
   Time submitted_at_{};  // the last SUBMIT
-  std::unordered_map<uint64_t, std::shared_ptr<Call>> calls_;  // by req
+  std::unordered_map<uint64_t, std::shared_ptr<Request>> requests_;  // by req
   std::vector<ResultView> views_;
   DueCallbacks due_;
   std::string error_text_;
@@ -137,7 +150,7 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
 
   std::mutex mutex_;  // what follows
   std::condition_variable changed_;
-  std::set<std::shared_ptr<Call>> live_calls_;
+  std::set<std::shared_ptr<Request>> live_requests_;
   std::map<TaskId, std::shared_ptr<GroupWaiter>> groups_;
   std::shared_ptr<const std::function<void(std::span<const ResultView>)>> on_results_;
   IdMaker ids_;
@@ -153,6 +166,7 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
 
   std::atomic<bool> connected_{false};
   std::atomic<uint64_t> sent_{0}, resent_{0}, results_{0}, repeated_{0}, waits_{0}, connects_{0};
+  std::atomic<uint64_t> calls_{0}, calls_resent_{0};
 };
 
 }  // namespace client_v1
