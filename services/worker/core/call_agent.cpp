@@ -202,23 +202,24 @@ CallAgent::Span CallAgent::next_span(const Run& m, size_t begin, size_t offset) 
 void CallAgent::on_run(Peer& peer, const Run& m, Now now, Out& out) {
   const uint64_t known = peer.credit.received();
   const uint64_t granted_before = peer.published;
-  if (m.first > known && m.first <= granted_before) counters_.missed += m.first - known;
+  const bool nonsense = m.first > granted_before;
+  if (!nonsense && m.first > known) counters_.missed += m.first - known;
   uint64_t number = m.first;
   Span span;
   while (span.end < m.rows.size()) {
     span = next_span(m, span.end, span.offset + span.bytes);
-    if (number++ < known) {
+    if (number++ < known && !nonsense) {
       ++counters_.repeated;
       continue;
     }
-    const bool beyond = number > granted_before || number == 0;
+    const bool beyond = nonsense || number > granted_before;
     const Errc code = beyond ? Errc::overloaded : judge(peer, m, span);
     if (code == Errc::ok)
       take(peer, m, span, now, out);
     else
       refuse(peer, m, span, code, now, out);
   }
-  peer.credit.on_received_upto(std::min(number, granted_before));
+  if (!nonsense) peer.credit.on_received_upto(std::min(number, granted_before));
 }
 
 Errc CallAgent::judge(const Peer& peer, const Run& m, const Span& span) const {

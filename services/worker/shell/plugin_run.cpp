@@ -21,7 +21,7 @@ struct Running {
   TaskOutput* out = nullptr;
   size_t max_result_bytes = 0;
   std::string parts;  // if there is no sink for them
-  bool too_large = false;  // the parts
+  size_t too_large = 0;  // so many bytes of parts were too many
 };
 
 Running& running(const dray_task* task) { return *static_cast<Running*>(task->opaque); }
@@ -85,10 +85,8 @@ int32_t host_send_part(const dray_task* task, const char* data, size_t size) noe
   if (size == 0) return 0;
   if (run.view->parts != nullptr)
     return run.view->parts->send_part(*run.view, {data, size}) ? 0 : 1;
-  if (run.too_large || size > run.max_result_bytes - run.parts.size()) {
-    run.too_large = true;
-    return 1;
-  }
+  if (size > run.max_result_bytes - run.parts.size()) run.too_large = run.parts.size() + size;
+  if (run.too_large != 0) return 1;
   run.parts.append(data, size);
   return 0;
 }
@@ -107,7 +105,7 @@ void begin(Running& run, const TaskView& task, TaskOutput& out) {
   run.view = &task;
   run.out = &out;
   run.parts.clear();
-  run.too_large = false;
+  run.too_large = 0;
   dray_task& abi = run.abi;
   abi.size = sizeof(dray_task);
   abi.host = &kHost;
@@ -130,10 +128,10 @@ void begin(Running& run, const TaskView& task, TaskOutput& out) {
 // Parts that nobody took come before the result.
 void end(Running& run) {
   TaskOutput& out = *run.out;
-  if (out.kind != TaskOutput::Kind::ok || (run.parts.empty() && !run.too_large)) return;
+  if (run.too_large != 0) return fail_too_large(run, run.too_large);
+  if (out.kind != TaskOutput::Kind::ok || run.parts.empty()) return;
   const size_t size = run.parts.size() + out.bytes.size();
-  if (run.too_large || size > run.max_result_bytes)
-    return fail_too_large(run, std::max(size, run.max_result_bytes + 1));
+  if (size > run.max_result_bytes) return fail_too_large(run, size);
   out.bytes.insert(0, run.parts);
 }
 
