@@ -215,23 +215,36 @@ void ClientCore::tick(Now now, Out& out) {
   }
   if (connected() && wait_check_at_ <= now.mono) check_waits(now, out);
   pump(now, out);
+  calls_.tick(now, out);
 }
 
 Time ClientCore::next_deadline() const {
   Time at = timers_.empty() ? kNever : timers_.begin()->first;
+  at = std::min(at, calls_.next_deadline());
   return connected() ? std::min(at, wait_check_at_) : at;
 }
 
 // --- conversation --------------------------------------------------------------------------------
 
 void ClientCore::on_open(const SessionInfo& session, Now now, Out& out) {
-  session_ = session.id;
-  credit_ = CreditTaker{};
-  uncover_all(now);
-  out.events.push_back(ConnectedEvent{session});
+  calls_.on_open(session);
+  standby_.push_back({session, {}});
+  if (!connected()) adopt(now, out);
 }
 
-void ClientCore::on_close(SessionId id, CloseReason reason, Now, Out& out) {
+// Requests go to the session that is open for longest.
+void ClientCore::adopt(Now now, Out& out) {
+  Standby next = std::move(standby_.front());
+  standby_.erase(standby_.begin());
+  session_ = next.info.id;
+  credit_ = next.credit;
+  uncover_all(now);
+  out.events.push_back(ConnectedEvent{std::move(next.info)});
+}
+
+void ClientCore::on_close(SessionId id, CloseReason reason, Now now, Out& out) {
+  calls_.on_close(id, now, out);
+  std::erase_if(standby_, [id](const Standby& s) { return s.info.id == id; });
   if (id != session_) return;
   session_ = SessionId::none;
   std::vector<uint64_t> again;
@@ -241,6 +254,9 @@ void ClientCore::on_close(SessionId id, CloseReason reason, Now, Out& out) {
   send_queue_.clear();
   for (uint64_t req : again) enqueue(req, pending_.at(req));
   out.events.push_back(DisconnectedEvent{reason});
+  if (standby_.empty()) return;
+  adopt(now, out);
+  pump(now, out);
 }
 
 template <class... Requests>
@@ -282,9 +298,19 @@ void ClientCore::on_reject(uint64_t req, Reject&& m, Now now, Out& out) {
 
 void ClientCore::on_message(SessionId from, const Envelope& envelope, Message&& message, Now now,
                             Out& out) {
+  for (Standby& s : standby_)
+    if (s.info.id == from) s.credit.on_granted(envelope.granted);
+  if (auto* calls = std::get_if<Reply>(&message)) calls_.on_reply(from, std::move(*calls), now, out);
+  auto* reject = std::get_if<Reject>(&message);
+  if (reject && CallCore::is_call_req(envelope.req))
+    return calls_.on_reject(from, envelope.req, *reject, out);
   if (from != session_) return;
   credit_.on_granted(envelope.granted);
-  uint64_t req = envelope.req;
+  on_answer(envelope.req, std::move(message), now, out);
+  pump(now, out);
+}
+
+void ClientCore::on_answer(uint64_t req, Message&& message, Now now, Out& out) {
   if (auto* reject = std::get_if<Reject>(&message)) {
     on_reject(req, std::move(*reject), now, out);
   } else if (auto* submitted = std::get_if<Submitted>(&message)) {
@@ -312,7 +338,6 @@ void ClientCore::on_message(SessionId from, const Envelope& envelope, Message&& 
       finish(it);
     }
   }
-  pump(now, out);
 }
 
 void ClientCore::retry_group(uint64_t req, Now now) {
@@ -382,6 +407,7 @@ void ClientCore::on_ready(uint64_t req, Ready&& m, Now now, Out& out) {
 
 void ClientCore::check() const {
   DRAY_ASSERT(open_.check());
+  calls_.check();
   size_t bytes = 0, timers = 0;
   for (const auto& [req, p] : pending_) {
     bytes += p.bytes;

@@ -1,9 +1,12 @@
 // ClientCore: the client's half of every promise: requests are kept until answered, credit is
-// obeyed, and each open task ends in exactly one result event. No I/O, no clock, no threads.
+// obeyed, and each open task and call ends in exactly one event. No I/O, no clock, no threads.
 //
 // Pushed results (READY after a submit with watch) are an optimisation; the truth is WAIT at the
 // aggregator. It is sent for every accepted task that is still open after a second, and again for
 // all open tasks after a new session or WATCH_LOST.
+//
+// Several routers may be dialled, one to a port. Calls use all of them (call_core.h); requests use
+// the session that opened first, and move to another one when it is lost.
 #pragma once
 
 #include <algorithm>
@@ -16,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "client/core/call_core.h"
 #include "client/core/events.h"
 #include "client/core/open_table.h"
 #include "common/base/rng.h"
@@ -34,6 +38,7 @@ struct ClientCoreOptions {
   Duration wait_rotate = 30s;  // oldest WAIT gives way after this when waits_max is reached
   size_t waits_max = 256;
   Duration group_poll = 5s;
+  CallCoreOptions calls;
 };
 
 struct SubmitCmd {
@@ -69,13 +74,17 @@ class FetchParts {
 class ClientCore {
  public:
   using Out = ClientOut;
-  explicit ClientCore(ClientCoreOptions options) : options_(options), rng_(options.seed) {}
+  explicit ClientCore(ClientCoreOptions options)
+      : options_(options), rng_(options.seed), calls_(options.calls) {}
 
   void on_open(const SessionInfo& session, Now now, Out& out);
   void on_close(SessionId id, CloseReason reason, Now now, Out& out);
   void on_message(SessionId from, const Envelope& envelope, Message&& message, Now now, Out& out);
   void tick(Now now, Out& out);
+  void end_turn(Now now, Out& out) { calls_.end_turn(now, out); }
   Time next_deadline() const;
+
+  CallCore& calls() { return calls_; }
 
   // Commands. Each returns the request number that its one closing event carries; that event may
   // already be in `out` on return (queue full). Ids per call: at most kItemsMax.
@@ -139,6 +148,7 @@ class ClientCore {
   void give_up(PendingIt it, Reject&& why, Out& out);
   void expire(PendingIt it, Out& out);
   void on_timer(uint64_t req, Now now, Out& out);
+  void on_answer(uint64_t req, Message&& message, Now now, Out& out);
   void on_reject(uint64_t req, Reject&& m, Now now, Out& out);
   template <class... Requests>
   PendingIt answered(uint64_t req);
@@ -170,8 +180,13 @@ class ClientCore {
   bool rotate_waits(Now now, Out& out);
   void poll_groups(Now now, Out& out);
   void post(uint64_t req, Message message, Out& out);
+  void adopt(Now now, Out& out);
   void arm_wait_check(Time at) { wait_check_at_ = std::min(wait_check_at_, at); }
 
+  struct Standby {  // an open session that requests do not use
+    SessionInfo info;
+    CreditTaker credit;
+  };
   struct GroupWatched {
     uint64_t req = 0;  // the same in every repeat
     Time poll_at{};
@@ -181,6 +196,7 @@ class ClientCore {
   Rng rng_;
   SessionId session_ = SessionId::none;
   CreditTaker credit_;
+  std::vector<Standby> standby_;  // in opening order
   uint64_t next_req_ = 1;
   std::unordered_map<uint64_t, Pending> pending_;
   std::deque<uint64_t> send_queue_;  // reqs in phase queued (stale entries are skipped)
@@ -195,6 +211,7 @@ class ClientCore {
   std::map<TaskId, GroupWatched> groups_;
   uint64_t broker_epoch_ = 0;
   ClientCounters counters_;
+  CallCore calls_;
 };
 
 }  // namespace dray

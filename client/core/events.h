@@ -63,12 +63,22 @@ struct DisconnectedEvent {
 using Event = std::variant<SubmittedEvent, ResultsEvent, RejectedEvent, StatesEvent, FetchedEvent,
                            DoneEvent, AdminEvent, GroupEvent, ConnectedEvent, DisconnectedEvent>;
 
-// The shell takes `events` in the turn's on_now hook, or at any time before clear().
+// A part of a call's reply (status part), or its end. Each call has exactly one end.
+struct CallEvent {
+  ReplyRow row;  // call: the client's number; code may be a local one
+  uint64_t tag = 0;  // of the command
+  Bytes bytes;  // the reply or part, or the text of the error
+  const char* own_limit = nullptr;  // name of the client's own budget that refused it
+};
+
+// The shell takes `events` and `calls` in the turn's on_now hook, or at any time before clear().
 struct ClientOut : Outbox {
   std::vector<Event> events;
+  std::vector<CallEvent> calls;
   void clear() {
     Outbox::clear();
     events.clear();
+    calls.clear();
   }
 };
 

@@ -5,7 +5,7 @@
 
 #include "client/src/client_impl.h"
 
-namespace dray {
+namespace dray::inline client_v1 {
 namespace {
 
 using SteadyClock = std::chrono::steady_clock;
@@ -31,7 +31,7 @@ Expected<Done> for_ids(ClientImpl& impl, std::span<const Id> ids, Millis timeout
   auto until = SteadyClock::now() + impl.effective(timeout);
   for (size_t i = 0; i < ids.size(); i += kItemsMax) {
     auto part = ids.subspan(i, std::min(kItemsMax, ids.size() - i));
-    auto event = impl.call(left_until(until), make(id_rows(part), extra));
+    auto event = impl.request(left_until(until), make(id_rows(part), extra));
     if (!event) return event.error();
     take(*event);
   }
@@ -66,7 +66,7 @@ Expected<std::vector<TaskInfo>> states(ClientImpl& impl, std::span<const Id> ids
 }
 
 Expected<GroupProgress> ask_group(ClientImpl& impl, Id id, bool push, Millis timeout) {
-  auto event = impl.call(
+  auto event = impl.request(
       timeout, [id = to_wire(id), push](Now now, Time deadline, ClientCore& core, ClientOut& out) {
         return core.group_watch(id, push, deadline, now, out);
       });
@@ -358,7 +358,7 @@ Expected<std::string> Client::admin(std::string_view target, std::string_view ve
   for (const auto& [key, value] : args)
     std::visit([&doc, &name = key](const auto& v) { doc.set(name, to_arg(v)); }, value);
   Admin admin{static_cast<uint8_t>(role), std::string(verb), std::move(doc)};
-  auto event = impl_->call(timeout, [admin = std::move(admin)](Now now, Time deadline,
+  auto event = impl_->request(timeout, [admin = std::move(admin)](Now now, Time deadline,
                                                                ClientCore& core, ClientOut& out) {
     return core.admin(admin, deadline, now, out);
   });
@@ -369,4 +369,4 @@ Expected<std::string> Client::admin(std::string_view target, std::string_view ve
 bool Client::connected() const { return impl_->connected(); }
 ClientStats Client::stats() const { return impl_->stats(); }
 
-}  // namespace dray
+}  // namespace dray::inline client_v1

@@ -1,7 +1,7 @@
 // ClientImpl: what the client's thread does with the core's events.
 #include "client/src/client_impl.h"
 
-namespace dray {
+namespace dray::inline client_v1 {
 
 void ClientImpl::on_turn(ClientOut& out) {
   if (out.events.empty()) return;
@@ -56,14 +56,14 @@ void ClientImpl::on_event(Event& event) {
   } else if (std::holds_alternative<DisconnectedEvent>(event)) {
     connected_ = false;
   }
-  auto call = calls_.find(std::visit([](const auto& e) { return req_of(e); }, event));
-  if (call == calls_.end()) return;
+  auto request = requests_.find(std::visit([](const auto& e) { return req_of(e); }, event));
+  if (request == requests_.end()) return;
   {
-    std::lock_guard lock(call->second->mutex);
-    call->second->event = std::move(event);
-    call->second->changed.notify_all();
+    std::lock_guard lock(request->second->mutex);
+    request->second->event = std::move(event);
+    request->second->changed.notify_all();
   }
-  calls_.erase(call);
+  requests_.erase(request);
 }
 
 void ClientImpl::on_group(const GroupEvent& event) {
@@ -147,4 +147,4 @@ void ClientImpl::give_views() {
   views_.clear();
 }
 
-}  // namespace dray
+}  // namespace dray::inline client_v1

@@ -6,7 +6,7 @@
 
 #include "common/net/clock.h"
 
-namespace dray {
+namespace dray::inline client_v1 {
 namespace {
 
 constexpr Port kRouterPort = 0;
@@ -93,10 +93,10 @@ void ClientImpl::close_all() {
     std::lock_guard lock(mutex_);
     closed_ = true;
     connected_ = false;
-    for (const auto& call : live_calls_) {
-      std::lock_guard inner(call->mutex);
-      call->closed = true;
-      call->changed.notify_all();
+    for (const auto& request : live_requests_) {
+      std::lock_guard inner(request->mutex);
+      request->closed = true;
+      request->changed.notify_all();
     }
     for (auto& [id, group] : groups_) {
       std::lock_guard inner(group->mutex);
@@ -124,27 +124,27 @@ void ClientImpl::close_all() {
   run_callbacks();
 }
 
-Expected<Event> ClientImpl::call(Millis timeout, Starter start) {
+Expected<Event> ClientImpl::request(Millis timeout, Starter start) {
   if (on_client_thread())
     return fault(Code::bad_argument, "a blocking call from a callback of the client");
   timeout = effective(timeout);
-  auto call = std::make_shared<Call>();
+  auto request = std::make_shared<Request>();
   {
     std::lock_guard lock(mutex_);
     if (closed_) return closed_error();
-    live_calls_.insert(call);
+    live_requests_.insert(request);
   }
   host_.post(
-      [this, call, timeout, start = std::move(start)](Now now, ClientCore& core, ClientOut& out) {
-        calls_[start(now, now.mono + timeout, core, out)] = call;
+      [this, request, timeout, start = std::move(start)](Now now, ClientCore& core, ClientOut& out) {
+        requests_[start(now, now.mono + timeout, core, out)] = request;
       });
-  std::unique_lock lock(call->mutex);
-  call->changed.wait_for(lock, timeout + kGrace, [&] { return call->event || call->closed; });
-  std::optional<Event> event = std::move(call->event);
+  std::unique_lock lock(request->mutex);
+  request->changed.wait_for(lock, timeout + kGrace, [&] { return request->event || request->closed; });
+  std::optional<Event> event = std::move(request->event);
   lock.unlock();
   {
     std::lock_guard guard(mutex_);
-    live_calls_.erase(call);
+    live_requests_.erase(request);
   }
   if (!event) return closed_error();
   if (auto* rejected = std::get_if<RejectedEvent>(&*event)) return to_public(*rejected);
@@ -234,4 +234,4 @@ ClientStats ClientImpl::stats() const {
           repeated_.load(), waits_.load(),  connects > 0 ? connects - 1 : 0};
 }
 
-}  // namespace dray
+}  // namespace dray::inline client_v1

@@ -41,8 +41,8 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
                         Millis timeout);
   std::shared_ptr<TaskBatch> make_batch(size_t n);
   Expected<Done> await_accepted(TaskBatch& batch, Millis timeout);
-  // One request and its closing event.
-  Expected<Event> call(Millis timeout, Starter start);
+  // One request of the queued lane and its closing event.
+  Expected<Event> request(Millis timeout, Starter start);
   Expected<Done> flush(Millis timeout);
   Id new_id();
   void set_on_results(std::function<void(std::span<const ResultView>)> f);
@@ -64,7 +64,7 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
   int pid() const { return pid_; }
 
  private:
-  struct Call {
+  struct Request {
     std::mutex mutex;
     std::condition_variable changed;
     std::optional<Event> event;
@@ -116,7 +116,7 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
 
   // The client's thread only.
   std::unordered_map<uint64_t, Submission> submissions_;  // by req
-  std::unordered_map<uint64_t, std::shared_ptr<Call>> calls_;  // by req
+  std::unordered_map<uint64_t, std::shared_ptr<Request>> requests_;  // by req
   std::vector<ResultView> views_;
   DueCallbacks due_;
   std::string error_text_;
@@ -127,7 +127,7 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
 
   std::mutex mutex_;  // what follows
   std::condition_variable changed_;
-  std::set<std::shared_ptr<Call>> live_calls_;
+  std::set<std::shared_ptr<Request>> live_requests_;
   std::map<TaskId, std::shared_ptr<GroupWaiter>> groups_;
   std::shared_ptr<const std::function<void(std::span<const ResultView>)>> on_results_;
   IdMaker ids_;

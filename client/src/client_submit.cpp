@@ -2,7 +2,7 @@
 #include "client/src/client_impl.h"
 #include "common/net/clock.h"
 
-namespace dray {
+namespace dray::inline client_v1 {
 namespace {
 constexpr size_t kChunkBytes = 512 * 1024;  // payloads of one message, if they are small
 constexpr size_t kWindowBytes = size_t{32} << 20;  // on their way; the router allows 64 MiB
@@ -153,4 +153,4 @@ Expected<Done> ClientImpl::await_accepted(TaskBatch& batch, Millis timeout) {
   return Done{};
 }
 
-}  // namespace dray
+}  // namespace dray::inline client_v1

@@ -1,4 +1,7 @@
 // Conversions between the public values of client.h and those of the wire.
+//
+// Both have a `Done` and a `CallEnd`. Files of this folder include the wire's first and live in
+// client_v1, where the public ones are meant.
 #pragma once
 
 #include "client/core/events.h"

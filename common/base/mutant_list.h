@@ -51,4 +51,6 @@
   X(client_tells_twice, "a client tells a result twice")                                        \
   X(client_trusts_pushes, "a client does not WAIT for what was not pushed")                     \
   X(waits_lost_with_session, "a client forgets its WAITs with the session")                     \
+  X(call_repeated_without_leave, "a client repeats calls that are not idempotent")              \
+  X(call_refusal_counts, "a refused repeat of a call speaks for its first sending, too")        \
   X(router_leaks_credit, "a refused request stays in flight at the router")
