@@ -196,8 +196,7 @@ void set_side(Json& doc, const Side& side) {
   doc["p50_us"] = us(0.5);
   doc["p99_us"] = us(0.99);
   doc["p999_us"] = us(0.999);
-  doc["calls_per_s"] =
-      side.seconds > 0 ? static_cast<double>(side.ns.size()) / side.seconds : 0.0;
+  doc["calls_per_s"] = side.seconds > 0 ? static_cast<double>(side.ns.size()) / side.seconds : 0.0;
   doc["cpu_us_per_call"] = cpu_json(side);
 }
 
@@ -213,10 +212,14 @@ Json ratio_json(const Side& dray, const Side& floor, double Slice::*figure) {
 }
 
 Json to_json(const CallBench& b, const CallBenchRun& run, const std::string& endpoint) {
-  Json doc = {{"handler", b.handler},         {"payload", b.payload},
-              {"concurrency", b.concurrency}, {"pairs", b.pairs},
-              {"awake", b.awake},             {"one_cpu", b.one_cpu},
-              {"spin_us", b.spin_us},         {"transport", endpoint.substr(0, 3)},
+  Json doc = {{"handler", b.handler},
+              {"payload", b.payload},
+              {"concurrency", b.concurrency},
+              {"pairs", b.pairs},
+              {"awake", b.awake},
+              {"one_cpu", b.one_cpu},
+              {"spin_us", b.spin_us},
+              {"transport", endpoint.substr(0, 3)},
               {"calls", run.dray().ns.size()}};
   if (b.one_cpu) doc["cpu"] = run.cpu();
   set_side(doc, run.dray());
@@ -303,7 +306,8 @@ void add_bench_call(CLI::App& bench, Context& context) {
   call->add_flag("--awake", b->awake, "Keep the CPUs out of deep idle states meanwhile (root)");
   call->add_flag("--one-cpu", b->one_cpu, "All processes on one CPU meanwhile");
   call->add_flag("--no-floor", b->no_floor, "Do not measure the floor");
-  call->callback([&context, b] { context.action = [&context, b] { return bench_call(context, *b); }; });
+  call->callback(
+      [&context, b] { context.action = [&context, b] { return bench_call(context, *b); }; });
 }
 
 }  // namespace dray::console

@@ -10,6 +10,7 @@
 #include "client/console/bench.h"
 #include "client/console/call_text.h"
 #include "client/console/cluster_dir.h"
+#include "client/console/commands.h"
 #include "client/console/deployments.h"
 #include "client/console/open_load.h"
 #include "client/console/process_cpu.h"
@@ -35,14 +36,15 @@ constexpr double kProbeSeconds = 2;
 // The most resident memory of the routers while alive.
 class RouterMemory {
  public:
-  explicit RouterMemory(const std::string& dir) : thread_([this, dir] {
-    while (!stop_) {
-      const auto all = read_process_use(dir);
-      const auto found = all.find("dray-router");
-      if (found != all.end()) most_ = std::max(most_.load(), found->second.rss_bytes);
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-    }
-  }) {}
+  explicit RouterMemory(const std::string& dir)
+      : thread_([this, dir] {
+          while (!stop_) {
+            const auto all = read_process_use(dir);
+            const auto found = all.find("dray-router");
+            if (found != all.end()) most_ = std::max(most_.load(), found->second.rss_bytes);
+            std::this_thread::sleep_for(std::chrono::milliseconds(100));
+          }
+        }) {}
   ~RouterMemory() {
     stop_ = true;
     thread_.join();
@@ -123,8 +125,8 @@ Json run_load(Client& client, const OverloadBench& b, double x, double capacity)
               {"outcomes", counts_json(t)},
               {"reasons", Json::object()},
               {"no_end", t.lost},
-              {"mean_batch_items", parts_of(t.calls.sums, t.calls.batch_items, t.calls.replies())
-                                       .batch_items},
+              {"mean_batch_items",
+               parts_of(t.calls.sums, t.calls.batch_items, t.calls.replies()).batch_items},
               {"client_lag_p99_ms", t.lag_p99_ms}};
   for (const auto& [reason, n] : t.calls.reasons) doc["reasons"][reason] = n;
   return doc;
@@ -196,10 +198,10 @@ int bench_overload(Context& context, const OverloadBench& b) {
   if (warmed.calls.replies() == 0 && warmed.calls.first_bad)
     throw to_failure(b.handler, *warmed.calls.first_bad);
   const double normal = p_ms(probe(client, b), 0.99);
-  Json doc = {{"handler", b.handler},     {"deadline_ms", b.deadline.count()},
-              {"replicas", replicas},     {"capacity_per_s", capacity},
-              {"seconds", b.seconds},     {"seed", b.seed},
-              {"normal_p99_ms", normal},  {"loads", Json::array()}};
+  Json doc = {{"handler", b.handler},    {"deadline_ms", b.deadline.count()},
+              {"replicas", replicas},    {"capacity_per_s", capacity},
+              {"seconds", b.seconds},    {"seed", b.seed},
+              {"normal_p99_ms", normal}, {"loads", Json::array()}};
   for (const double x : b.loads) {
     Json row;
     {
@@ -245,7 +247,8 @@ void add_bench_overload(CLI::App& bench, Context& context) {
       ->check(CLI::Range(0.0, 1e6));
   cmd->add_option("--item-ms", b->item_ms, "And each item in it (default: 0.25)")
       ->check(CLI::Range(0.0001, 1e6));
-  cmd->add_option("--batch", b->batch, "Largest batch (default: 128)")->check(CLI::Range(1, 65'535));
+  cmd->add_option("--batch", b->batch, "Largest batch (default: 128)")
+      ->check(CLI::Range(1, 65'535));
   cmd->add_option("--seed", b->seed, "Of the arrivals (default: 1)");
   cmd->add_option("--plot", b->plot, "Write an SVG plot")->type_name("FILE");
   cmd->callback(

@@ -130,8 +130,8 @@ CallTally run_calls(Client& client, const CallLoad& load) {
 
 int64_t percentile(std::vector<int64_t> values, double p) {
   if (values.empty()) return 0;
-  const auto at = std::min(values.size() - 1,
-                           static_cast<size_t>(p * static_cast<double>(values.size())));
+  const auto at =
+      std::min(values.size() - 1, static_cast<size_t>(p * static_cast<double>(values.size())));
   std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(at), values.end());
   return values[at];
 }

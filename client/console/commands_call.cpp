@@ -92,8 +92,7 @@ int call_many(Context& context, const CallCommand& c, const std::string& payload
     std::printf("; %.2f s, %.0f calls/s; p50 %.0f us, p99 %.0f us\n", t.seconds,
                 doc["calls_per_s"].get<double>(), doc["p50_us"].get<double>(),
                 doc["p99_us"].get<double>());
-    if (c.trace && t.replies() > 0)
-      put_trace(parts_of(t.sums, t.batch_items, t.replies()));
+    if (c.trace && t.replies() > 0) put_trace(parts_of(t.sums, t.batch_items, t.replies()));
   }
   if (!t.first_bad) return kOk;
   if (context.json()) return exit_code_of(*t.first_bad);
@@ -118,8 +117,9 @@ void add_call_commands(CLI::App& app, Context& context) {
   auto c = std::make_shared<CallCommand>();
   cmd->add_option("handler", c->handler, "Whom, such as echo")->required();
   cmd->add_option("payload", c->payload, "Its input; - reads stdin, @FILE a file");
-  add_duration(*cmd, "--deadline", c->deadline, "The reply comes so soon or not at all (default: "
-                                                "--timeout)");
+  add_duration(*cmd, "--deadline", c->deadline,
+               "The reply comes so soon or not at all (default: "
+               "--timeout)");
   cmd->add_option("--model", c->options.model, "Prefer replicas that have this model loaded")
       ->type_name("KEY");
   cmd->add_option("--items", c->options.items, "How much of a batch it fills (default: 1)")
@@ -136,7 +136,8 @@ void add_call_commands(CLI::App& app, Context& context) {
       ->check(CLI::Range(1, 65'536));
   cmd->footer(
       "Nothing of a call is kept on disk. Exit codes: 0 reply, 1 failed or cancelled, 2 usage,\n"
-      "3 unknown handler, 4 expired or unknown (it may have run), 5 no cluster, 6 rejected (surely\n"
+      "3 unknown handler, 4 expired or unknown (it may have run), 5 no cluster, 6 rejected "
+      "(surely\n"
       "not run; try again later).\n\n"
       "Examples:\n"
       "  dray call echo hello\n"

@@ -28,8 +28,9 @@ std::string percent_us(const Json& latency, const char* key) {
 std::string batch_text(const Json& d) {
   if (number_of(d, "max_batch_size") <= 1) return "1";
   char text[64];
-  std::snprintf(text, sizeof text, "%.1f (aims at %.0f, max %.0f)", number_of(d, "mean_batch_items"),
-                number_of(d, "target_items"), number_of(d, "max_batch_size"));
+  std::snprintf(text, sizeof text, "%.1f (aims at %.0f, max %.0f)",
+                number_of(d, "mean_batch_items"), number_of(d, "target_items"),
+                number_of(d, "max_batch_size"));
   return text;
 }
 
@@ -40,8 +41,8 @@ std::string replicas_text(const Json& d) {
 
 void print_table(const Context& context, const Json& list) {
   const bool several = has_several_routers(list);
-  std::vector<std::string> head{"NAME",  "REPLICAS", "QUEUED",   "RUNNING", "BATCH",
-                                "COSTS", "REPLIES",  "REJECTED", "OTHER",   "P50", "P99"};
+  std::vector<std::string> head{"NAME",    "REPLICAS", "QUEUED", "RUNNING", "BATCH", "COSTS",
+                                "REPLIES", "REJECTED", "OTHER",  "P50",     "P99"};
   if (several) head.insert(head.begin() + 1, "ROUTER");
   if (context.wide()) head.insert(head.end(), {"RETRIES", "HEDGES", "IDEMPOTENT", "BATCH WAIT"});
   Table table(head);
@@ -64,9 +65,8 @@ void print_table(const Context& context, const Json& list) {
                                  percent_us(total, "p99_us")};
     if (several) row.insert(row.begin() + 1, cell(d, "router"));
     if (context.wide())
-      row.insert(row.end(),
-                 {cell(d, "retries"), cell(d, "hedges"), cell(d, "idempotent"),
-                  format_micros(static_cast<int64_t>(number_of(d, "batch_wait_us")))});
+      row.insert(row.end(), {cell(d, "retries"), cell(d, "hedges"), cell(d, "idempotent"),
+                             format_micros(static_cast<int64_t>(number_of(d, "batch_wait_us")))});
     table.add(row);
   }
   std::fputs(table.text().c_str(), stdout);
@@ -137,7 +137,8 @@ int latency(Context& context, const std::string& name) {
   }
   std::fputs(table.text().c_str(), stdout);
   std::printf(
-      "\ntotal: in the router, from request to reply. queue: until it left for a replica; gather: of\n"
+      "\ntotal: in the router, from request to reply. queue: until it left for a replica; gather: "
+      "of\n"
       "that, for company. wire: to the worker and back; wait: there for a slot; run: the handler.\n"
       "Bars: # p50  = p95  - p99  . p99.9, logarithmic, up to %s. Since the router's start.\n",
       format_micros(static_cast<int64_t>(longest)).c_str());
@@ -152,15 +153,17 @@ void add_deployment_commands(CLI::App& app, Context& context) {
   list->add_option("name", *name, "One handler, with its replicas");
   list->footer(
       "Examples:\n  dray deployments\n  dray deployments echo\n  dray deployments -o wide\n");
-  list->callback(
-      [&context, name] { context.action = [&context, name] { return deployments(context, *name); }; });
+  list->callback([&context, name] {
+    context.action = [&context, name] { return deployments(context, *name); };
+  });
 
   auto* times = app.add_subcommand("latency", "Where the time of calls goes, by part");
   auto which = std::make_shared<std::string>();
   times->add_option("name", *which, "One handler (default: all)");
   times->footer("Examples:\n  dray latency\n  dray latency echo -o json\n");
-  times->callback(
-      [&context, which] { context.action = [&context, which] { return latency(context, *which); }; });
+  times->callback([&context, which] {
+    context.action = [&context, which] { return latency(context, *which); };
+  });
 }
 
 }  // namespace dray::console

@@ -88,7 +88,9 @@ void print_status(const Context& context, const Json& doc) {
     if (!is_router && !doc.contains(name)) return "";
     const Json& d = is_router ? doc["routers"][name] : doc[name];
     if (d.contains("error")) return cell(d, "error");
-    return is_router ? router_detail(d) : name == "broker" ? broker_detail(d) : aggregator_detail(d);
+    return is_router          ? router_detail(d)
+           : name == "broker" ? broker_detail(d)
+                              : aggregator_detail(d);
   };
   for (const auto& s : doc["services"]) {
     const std::string why = reasons_of(s);

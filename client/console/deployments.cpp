@@ -32,9 +32,8 @@ Json fetch_deployments(Context& context, const std::string& name) {
   if (list.empty() && !name.empty())
     throw Failure{kNotFound, "no worker ever offered the handler '" + printable(name, 60) + "'",
                   "what there is: dray deployments"};
-  std::stable_sort(list.begin(), list.end(), [](const Json& a, const Json& b) {
-    return cell(a, "name") < cell(b, "name");
-  });
+  std::stable_sort(list.begin(), list.end(),
+                   [](const Json& a, const Json& b) { return cell(a, "name") < cell(b, "name"); });
   return list;
 }
 

@@ -73,8 +73,8 @@ class Canvas {
     }
     out += line(x0, y0, x1, y0, "stroke=\"#24292f\"") + line(x0, y0, x0, y1, "stroke=\"#24292f\"");
     out += text((x0 + x1) / 2, kHeight - 14, plot_.x_label, "text-anchor=\"middle\"");
-    const std::string turn = "text-anchor=\"middle\" transform=\"rotate(-90 18 " +
-                             number((y0 + y1) / 2) + ")\"";
+    const std::string turn =
+        "text-anchor=\"middle\" transform=\"rotate(-90 18 " + number((y0 + y1) / 2) + ")\"";
     out += text(18, (y0 + y1) / 2, plot_.y_label, turn);
     return out + text(kLeft, 24, plot_.title, "font-size=\"16\" font-weight=\"bold\"");
   }
@@ -89,7 +89,8 @@ class Canvas {
     out += "\"/>\n";
     for (const auto& [px, py] : s.points)
       if (s.marks)
-        out += "<circle" + at("cx", x(px)) + at("cy", y(py)) + " r=\"4\" fill=\"" + colour + "\"/>\n";
+        out +=
+            "<circle" + at("cx", x(px)) + at("cy", y(py)) + " r=\"4\" fill=\"" + colour + "\"/>\n";
     const double legend_y = kTop + 16 + 18 * static_cast<double>(index);
     const std::string stroke = "stroke=\"" + colour + "\" stroke-width=\"2\"" +
                                (s.dashed ? " stroke-dasharray=\"6 4\"" : "");

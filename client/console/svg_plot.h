@@ -1,4 +1,5 @@
-// SvgPlot: a small line plot as an SVG file: axes with round ticks, labels, lines, points, a legend.
+// SvgPlot: a small line plot as an SVG file: axes with round ticks, labels, lines, points, a
+// legend.
 #pragma once
 
 #include <string>

@@ -84,9 +84,9 @@ Json row_of(const Json& d, const Json* old, double seconds) {
           {"queued", count_of(d, "queued")},
           {"running", count_of(d, "ongoing_calls")},
           {"calls_per_s", old ? per_second(calls(d), calls(o), seconds) : 0},
-          {"rejected_per_s", old ? per_second(sum_of(part_of(d, "rejected")),
-                                              sum_of(part_of(o, "rejected")), seconds)
-                                 : 0},
+          {"rejected_per_s",
+           old ? per_second(sum_of(part_of(d, "rejected")), sum_of(part_of(o, "rejected")), seconds)
+               : 0},
           {"mean_us", n > 0 && us > 0 ? us / n : 0},
           {"p50_us", number_of(total, "p50_us")},
           {"p99_us", number_of(total, "p99_us")},
@@ -104,12 +104,15 @@ Json frame_of(const Sample& before, const Sample& now) {
   Json tasks = {{"ready", count_of(now.broker, "ready")},
                 {"waiting", count_of(now.broker, "waiting")},
                 {"running", count_of(now.broker, "running")},
-                {"submitted_per_s", per_second(count_of(counters, "submitted"),
-                                               count_of(old, "submitted"), seconds)},
-                {"succeeded_per_s", per_second(count_of(counters, "succeeded"),
-                                               count_of(old, "succeeded"), seconds)}};
-  return {{"seconds", seconds},     {"deployments", std::move(rows)}, {"tasks", std::move(tasks)},
-          {"workers", now.workers}, {"trouble", now.trouble}};
+                {"submitted_per_s",
+                 per_second(count_of(counters, "submitted"), count_of(old, "submitted"), seconds)},
+                {"succeeded_per_s",
+                 per_second(count_of(counters, "succeeded"), count_of(old, "succeeded"), seconds)}};
+  return {{"seconds", seconds},
+          {"deployments", std::move(rows)},
+          {"tasks", std::move(tasks)},
+          {"workers", now.workers},
+          {"trouble", now.trouble}};
 }
 
 std::string fixed(const char* format, double value) {
@@ -147,8 +150,8 @@ std::string text_of(const Json& f, const std::string& endpoint) {
   out += "\n" + tasks.text();
   Table workers({"WORKER", "STATE", "SLOTS", "LEASES", "DONE"});
   for (const auto& w : f["workers"])
-    workers.add({cell(w, "name"), cell(w, "state"), cell(w, "slots"), cell(w, "leases"),
-                 cell(w, "done")});
+    workers.add(
+        {cell(w, "name"), cell(w, "state"), cell(w, "slots"), cell(w, "leases"), cell(w, "done")});
   if (!workers.empty()) out += "\n" + workers.text();
   if (const std::string trouble = cell(f, "trouble"); !trouble.empty())
     out += "\nnot well: " + printable(trouble, 300) + "; see: dray status\n";
@@ -243,7 +246,8 @@ void add_top_command(CLI::App& app, Context& context) {
   cmd->add_flag("--once", *once, "Print one interval as text and leave");
   add_duration(*cmd, "--interval", *interval, "Time between two looks (default: 1s)");
   cmd->footer(
-      "q or Ctrl-C leaves. MEAN NOW is of the last interval, P50 and P99 since the router's start.\n"
+      "q or Ctrl-C leaves. MEAN NOW is of the last interval, P50 and P99 since the router's "
+      "start.\n"
       "\nExamples:\n  dray top\n  dray top --once --interval 5s\n  dray top -o json\n");
   cmd->callback([&context, once, interval] {
     context.action = [&context, once, interval] {

@@ -111,8 +111,8 @@ size_t CallCore::waiting() const {
 
 uint64_t CallCore::start(CallCmd&& cmd, Now, Out& out) {
   ++counters_.started;
-  repeats_milli_ = std::min(repeats_milli_ + options_.repeats_permille,
-                            uint64_t{options_.repeats_saved} * 1000);
+  repeats_milli_ =
+      std::min(repeats_milli_ + options_.repeats_permille, uint64_t{options_.repeats_saved} * 1000);
   size_t size = cmd.payload.size() + kCallOverhead;
   if (bytes_ + size > options_.bytes_max || open_ >= kIndexMask) {
     ++counters_.ended;

@@ -300,7 +300,8 @@ void ClientCore::on_message(SessionId from, const Envelope& envelope, Message&& 
                             Out& out) {
   for (Standby& s : standby_)
     if (s.info.id == from) s.credit.on_granted(envelope.granted);
-  if (auto* calls = std::get_if<Reply>(&message)) calls_.on_reply(from, std::move(*calls), now, out);
+  if (auto* calls = std::get_if<Reply>(&message))
+    calls_.on_reply(from, std::move(*calls), now, out);
   auto* reject = std::get_if<Reject>(&message);
   if (reject && CallCore::is_call_req(envelope.req))
     return calls_.on_reject(from, envelope.req, *reject, out);

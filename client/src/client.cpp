@@ -358,10 +358,11 @@ Expected<std::string> Client::admin(std::string_view target, std::string_view ve
   for (const auto& [key, value] : args)
     std::visit([&doc, &name = key](const auto& v) { doc.set(name, to_arg(v)); }, value);
   Admin admin{static_cast<uint8_t>(role), std::string(verb), std::move(doc)};
-  auto event = impl_->request(timeout, [admin = std::move(admin)](Now now, Time deadline,
-                                                               ClientCore& core, ClientOut& out) {
-    return core.admin(admin, deadline, now, out);
-  });
+  auto event = impl_->request(
+      timeout,
+      [admin = std::move(admin)](Now now, Time deadline, ClientCore& core, ClientOut& out) {
+        return core.admin(admin, deadline, now, out);
+      });
   if (!event) return event.error();
   return to_json(std::get<AdminEvent>(*event).body);
 }

@@ -134,12 +134,13 @@ Expected<Event> ClientImpl::request(Millis timeout, Starter start) {
     if (closed_) return closed_error();
     live_requests_.insert(request);
   }
-  host_.post(
-      [this, request, timeout, start = std::move(start)](Now now, ClientCore& core, ClientOut& out) {
-        requests_[start(now, now.mono + timeout, core, out)] = request;
-      });
+  host_.post([this, request, timeout, start = std::move(start)](Now now, ClientCore& core,
+                                                                ClientOut& out) {
+    requests_[start(now, now.mono + timeout, core, out)] = request;
+  });
   std::unique_lock lock(request->mutex);
-  request->changed.wait_for(lock, timeout + kGrace, [&] { return request->event || request->closed; });
+  request->changed.wait_for(lock, timeout + kGrace,
+                            [&] { return request->event || request->closed; });
   std::optional<Event> event = std::move(request->event);
   lock.unlock();
   {
