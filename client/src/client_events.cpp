@@ -4,10 +4,12 @@
 namespace dray::inline client_v1 {
 
 void ClientImpl::on_turn(ClientOut& out) {
-  if (out.events.empty()) return;
+  if (out.events.empty() && !desk_.has_news(out)) return;
+  desk_.enter(out);
   for (Event& event : out.events) on_event(event);
   out.events.clear();
   run_callbacks();
+  desk_.leave(out);
   publish_counters();
 }
 
@@ -19,6 +21,9 @@ void ClientImpl::publish_counters() {
   results_.store(c.results, relaxed);
   repeated_.store(c.repeated_results, relaxed);
   waits_.store(c.waits, relaxed);
+  const CallCounters& calls = core_.calls().counters();
+  calls_.store(calls.started, relaxed);
+  calls_resent_.store(calls.moved + calls.repeated, relaxed);
 }
 
 void ClientImpl::run_callbacks() {

@@ -9,7 +9,7 @@
 namespace dray::inline client_v1 {
 namespace {
 
-constexpr Port kRouterPort = 0;
+constexpr size_t kRoutersMax = 16;  // endpoints of one client
 constexpr auto kGrace = std::chrono::seconds(1);  // the core answers by the deadline; then closed
 
 uint64_t random_number() {
@@ -23,7 +23,22 @@ ClientCoreOptions core_options(const ClientOptions& o) {
   ClientCoreOptions c;
   c.seed = random_number();
   c.queue_bytes = o.queue_bytes;
+  c.calls.bytes_max = o.queue_bytes;
   return c;
+}
+
+// Each once: a router takes the newer of two sessions with the same client.
+std::vector<std::string> split_endpoints(std::string_view text) {
+  std::vector<std::string> list;
+  while (!text.empty()) {
+    std::string_view part = text.substr(0, text.find(','));
+    text.remove_prefix(std::min(text.size(), part.size() + 1));
+    while (part.starts_with(' ')) part.remove_prefix(1);
+    while (part.ends_with(' ')) part.remove_suffix(1);
+    if (part.empty() || std::find(list.begin(), list.end(), part) != list.end()) continue;
+    list.emplace_back(part);
+  }
+  return list;
 }
 
 ClientError closed_error() { return fault(Code::closed, "the client was shut down"); }
@@ -32,9 +47,11 @@ ClientError closed_error() { return fault(Code::closed, "the client was shut dow
 
 ClientImpl::ClientImpl(ClientOptions options)
     : options_(std::move(options)),
+      endpoints_(split_endpoints(options_.endpoint)),
       pid_(::getpid()),
       core_(core_options(options_)),
       host_(host_options(), core_, durable_),
+      desk_(core_, host_),
       ids_(random_number()) {}
 
 HostOptions ClientImpl::host_options() const {
@@ -42,20 +59,32 @@ HostOptions ClientImpl::host_options() const {
   h.link.role = Role::client;
   h.link.name = options_.name.empty() ? "client-" + std::to_string(pid_) : options_.name;
   h.link.boot = {random_number() | 1, random_number()};
-  h.dial = {{kRouterPort, options_.endpoint, Role::router}};
+  for (const std::string& endpoint : endpoints_)
+    h.dial.push_back({static_cast<Port>(h.dial.size()), endpoint, Role::router});
   h.spin = options_.spin;
   h.drain_timeout = Duration::zero();
   return h;
 }
 
+Status ClientImpl::check_options() {
+  auto bad = [](const char* text) { return make_error(Errc::bad_argument, text); };
+  const ClientOptions& o = options_;
+  if (endpoints_.empty() || endpoints_.size() > kRoutersMax)
+    return bad("1 to 16 endpoints, please");
+  if (o.batch < 1 || o.batch > kItemsMax) return bad("batch must be 1 to 4096");
+  if (o.window < 1 || o.timeout.count() < 0) return bad("window and timeout must be positive");
+  if (o.name.size() > kNameBytesMax) return bad("name is longer than 128 bytes");
+  if (o.call_deadline < Millis{1} || o.call_deadline > std::chrono::hours{1})
+    return bad("call_deadline must be 1 ms to an hour");
+  if (o.stream_window < 1 || o.stream_window > kStreamWindowMax)
+    return bad("stream_window must be 1 byte to 64 MiB");
+  return {};
+}
+
 Expected<Done> ClientImpl::start() {
-  if (options_.batch < 1 || options_.batch > kItemsMax)
-    return fault(Code::bad_argument, "batch must be 1 to 4096");
-  if (options_.window < 1 || options_.timeout.count() < 0)
-    return fault(Code::bad_argument, "window and timeout must be positive");
-  if (options_.name.size() > kNameBytesMax)
-    return fault(Code::bad_argument, "name is longer than 128 bytes");
+  if (Status status = check_options(); !status) return to_public(status.error());
   if (Status status = host_.open(); !status) return to_public(status.error());
+  host_.set_poll([this](Now now, ClientOut& out) { desk_.poll(now, out); });
   host_.set_on_turn([this](Now, ClientOut& out) { on_turn(out); });
   thread_ = std::thread([self = shared_from_this()] { self->run(); });
   std::unique_lock lock(mutex_);
@@ -66,6 +95,7 @@ Expected<Done> ClientImpl::start() {
 
 void ClientImpl::run() {
   thread_id_.store(std::this_thread::get_id());
+  desk_.set_thread();
   (void)host_.run();  // without durable state it ends only on request
   close_all();
   std::lock_guard lock(mutex_);
@@ -122,6 +152,7 @@ void ClientImpl::close_all() {
     }
   }
   run_callbacks();
+  desk_.close();
 }
 
 Expected<Event> ClientImpl::request(Millis timeout, Starter start) {
@@ -231,8 +262,9 @@ void ClientImpl::wait_any(Millis timeout, const std::function<bool()>& ready) {
 
 ClientStats ClientImpl::stats() const {
   uint64_t connects = connects_.load();
-  return {sent_.load(),     resent_.load(), results_.load(),
-          repeated_.load(), waits_.load(),  connects > 0 ? connects - 1 : 0};
+  return {sent_.load(),     resent_.load(),      results_.load(),
+          repeated_.load(), waits_.load(),       connects > 0 ? connects - 1 : 0,
+          calls_.load(),    calls_resent_.load()};
 }
 
 }  // namespace dray::inline client_v1

@@ -12,6 +12,7 @@
 
 #include "client/core/client_core.h"
 #include "client/core/id_maker.h"
+#include "client/src/call_desk.h"
 #include "client/src/task_batch.h"
 #include "common/service/host.h"
 
@@ -54,6 +55,15 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
   // Blocks until `ready` or the time is over; `ready` is asked after each news of any task.
   void wait_any(Millis timeout, const std::function<bool()>& ready);
 
+  // calls (client_calls.cpp): the handle for cancel_call; 0: refused, and the sink was told.
+  uint64_t start_call(std::string_view handler, std::string_view payload,
+                      const CallOptions& options, uint64_t window, CallSink&& sink);
+  void cancel_call(uint64_t handle) { desk_.cancel(handle); }
+  void part_taken(uint64_t handle, uint64_t bytes, bool hurry) {
+    desk_.taken(handle, bytes, hurry);
+  }
+  std::chrono::microseconds call_limit(const CallOptions& options) const;
+
   Millis effective(Millis timeout) const {
     return timeout.count() < 0 ? options_.timeout : timeout;
   }
@@ -82,6 +92,7 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
   };
 
   HostOptions host_options() const;
+  Status check_options();
   void run();
   void on_turn(ClientOut& out);
   void on_event(Event& event);
@@ -107,10 +118,12 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
   void release_window(size_t bytes);
 
   ClientOptions options_;
+  std::vector<std::string> endpoints_;
   int pid_ = 0;
   ClientCore core_;
   NoDurable durable_;
   Host<ClientCore, NoDurable> host_;
+  CallDesk desk_;
   std::thread thread_;
   std::atomic<std::thread::id> thread_id_{};
 
@@ -143,6 +156,7 @@ class ClientImpl : public std::enable_shared_from_this<ClientImpl> {
 
   std::atomic<bool> connected_{false};
   std::atomic<uint64_t> sent_{0}, resent_{0}, results_{0}, repeated_{0}, waits_{0}, connects_{0};
+  std::atomic<uint64_t> calls_{0}, calls_resent_{0};
 };
 
 }  // namespace client_v1

@@ -265,6 +265,8 @@ struct ClientStats {
   uint64_t repeated_results = 0;  // told again and dropped
   uint64_t waits = 0;  // asked the aggregator because a push was late or may be lost
   uint64_t reconnects = 0;
+  uint64_t calls = 0;  // started
+  uint64_t calls_resent = 0;  // sent again, to another router or in another session
 };
 
 class ClientImpl;
