@@ -8,5 +8,12 @@ class App;
 }
 
 namespace dray::console {
-void add_bench_commands(CLI::App& app, Context& ctx);
-}
+
+void add_bench_commands(CLI::App& app, Context& context);
+
+// One each.
+void add_bench_queue(CLI::App& bench, Context& context);
+void add_bench_call(CLI::App& bench, Context& context);
+void add_bench_overload(CLI::App& bench, Context& context);
+
+}  // namespace dray::console

@@ -237,12 +237,9 @@ int bench_queue(Context& ctx, const QueueBench& b) {
 
 }  // namespace
 
-void add_bench_commands(CLI::App& app, Context& ctx) {
-  CLI::App* bench =
-      app.add_subcommand("bench", "Measure this cluster against this machine's floors");
-  bench->require_subcommand(1);
+void add_bench_queue(CLI::App& bench, Context& ctx) {
   auto b = std::make_shared<QueueBench>();
-  CLI::App* queue = bench->add_subcommand("queue", "Durable no-op tasks, submit to stored result");
+  CLI::App* queue = bench.add_subcommand("queue", "Durable no-op tasks, submit to stored result");
   queue->footer(
       "Examples:\n"
       "  dray bench queue --tasks 1000000 --batch 256 -o json\n"

@@ -8,6 +8,8 @@ namespace dray::console {
 
 struct UpOptions {
   int workers = 1;
+  int routers = 1;
+  bool tcp = false;
   bool detach = false;
   bool test_handlers = false;
   std::vector<std::string> sets;

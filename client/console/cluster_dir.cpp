@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 #include "client/console/context.h"
 #include "embedded.h"
@@ -102,6 +103,8 @@ void ClusterDir::create() const {
 
 void ClusterDir::save(const UpSettings& settings) const {
   std::string text = "workers=" + std::to_string(settings.workers) + "\n";
+  for (const auto& r : settings.routers)
+    text += "router=" + r.name + " " + r.clients + " " + r.workers + "\n";
   for (const auto& set : settings.sets) text += "set=" + set + "\n";
   write_file(path_ + "/run/cluster", text);
 }
@@ -117,6 +120,11 @@ UpSettings ClusterDir::saved() const {
     if (line.starts_with("workers="))
       settings.workers = std::atoi(std::string(line.substr(8)).c_str());
     if (line.starts_with("set=")) settings.sets.emplace_back(line.substr(4));
+    if (line.starts_with("router=")) {
+      std::istringstream words{std::string(line.substr(7))};
+      RouterAddress r;
+      if (words >> r.name >> r.clients >> r.workers) settings.routers.push_back(std::move(r));
+    }
   }
   return settings;
 }
@@ -136,22 +144,31 @@ Config ClusterDir::config(const std::vector<std::string>& sets) const {
 
 std::string ClusterDir::endpoint() const {
   const Config c = config();
-  return c.origin("client.endpoint") == "default" ? c.text("router.endpoint")
-                                                  : c.text("client.endpoint");
+  if (c.origin("client.endpoint") != "default") return c.text("client.endpoint");
+  std::string list;
+  for (const auto& r : routers()) list += (list.empty() ? "" : ",") + r.clients;
+  return list;
 }
 
-std::vector<ServiceAddress> ClusterDir::services(const Config& config, int workers) const {
+std::vector<RouterAddress> ClusterDir::routers() const {
+  if (auto list = saved().routers; !list.empty()) return list;
+  const Config c = config();
+  return {{c.text("router.name"), c.text("router.endpoint"), c.text("router.worker_endpoint")}};
+}
+
+std::vector<ServiceAddress> ClusterDir::services(const Config& config,
+                                                 const UpSettings& settings) const {
   std::vector<ServiceAddress> list;
   for (const char* name : {"broker", "aggregator", "router"})
     list.push_back({name, config.text(std::string(name) + ".http")});
-  // Each worker's address depends on its name: {name} was replaced by this process's own.
-  UpSettings settings = saved();
-  for (int i = 0; i < workers; ++i) {
-    const std::string name = "worker-" + std::to_string(i);
-    std::vector<std::string> sets = settings.sets;
-    sets.push_back("worker.name=" + name);
-    list.push_back({name, this->config(sets).text("worker.http")});
-  }
+  // The address depends on the name: {name} was replaced by this process's own.
+  const auto add = [&](const std::string& name, const std::string& service) {
+    std::vector<std::string> sets = settings.all_sets();
+    sets.push_back(service + ".name=" + name);
+    list.push_back({name, this->config(sets).text(service + ".http")});
+  };
+  for (size_t i = 1; i < settings.routers.size(); ++i) add(settings.routers[i].name, "router");
+  for (int i = 0; i < settings.workers; ++i) add("worker-" + std::to_string(i), "worker");
   return list;
 }
 

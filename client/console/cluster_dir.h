@@ -2,7 +2,8 @@
 //
 //   dray.toml supervisord.conf       settings; written by the first `dray up`, then yours
 //   run/ log/ data/                  sockets and pids; logs; journal and results
-//   run/cluster                      what the last `dray up` was given (workers, --set)
+//   run/cluster                      what the last `dray up` was given (workers, routers, --set)
+//   run/router-N.conf                programs of the second router and up, for supervisord
 #pragma once
 
 #include <optional>
@@ -13,9 +14,19 @@
 
 namespace dray::console {
 
+// Where one router listens.
+struct RouterAddress {
+  std::string name;  // "router", "router-1", ...
+  std::string clients;
+  std::string workers;
+};
+
 struct UpSettings {
   int workers = 1;
-  std::vector<std::string> sets;  // "key=value"
+  std::vector<std::string> sets;  // "key=value", as given
+  std::vector<RouterAddress> routers;  // empty: one, where the settings say
+  // `sets`, after those that follow from `routers`.
+  std::vector<std::string> all_sets() const;
 };
 
 struct ServiceAddress {
@@ -37,19 +48,28 @@ class ClusterDir {
 
   // Creates folders, link and files. Throws Failure.
   void create() const;
+  // The first `count` routers of this folder: on sockets in run/, or on free loopback ports.
+  std::vector<RouterAddress> plan_routers(int count, bool tcp) const;
+  // Writes run/router-N.conf for all routers but the first.
+  void write_routers(const std::vector<RouterAddress>& routers) const;
   void save(const UpSettings& settings) const;
   UpSettings saved() const;
 
   // The settings in effect for `sets`; throws Failure (kUsage) when they are bad.
   Config config(const std::vector<std::string>& sets) const;
-  Config config() const { return config(saved().sets); }
-  std::string endpoint() const;  // of the router, for clients
-  std::vector<ServiceAddress> services(const Config& config, int workers) const;
+  Config config() const { return config(saved().all_sets()); }
+  // For clients; of all routers, with commas between.
+  std::string endpoint() const;
+  // All routers, as the settings in effect say.
+  std::vector<RouterAddress> routers() const;
+  std::vector<ServiceAddress> services(const Config& config, const UpSettings& settings) const;
 
  private:
   std::string path_, short_;
 };
 
+// "tcp://127.0.0.1:PORT"; a different one each time. Throws Failure.
+std::string free_loopback_endpoint();
 std::optional<std::string> read_file(const std::string& path, size_t max_bytes);
 // Whole or not at all. Throws Failure.
 void write_file(const std::string& path, const std::string& text);

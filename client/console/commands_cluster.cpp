@@ -12,6 +12,9 @@ void add_cluster_commands(CLI::App& app, Context& context) {
   auto o = std::make_shared<UpOptions>();
   start->add_option("--workers", o->workers, "Worker processes (default: 1)")
       ->check(CLI::Range(1, 256));
+  start->add_option("--routers", o->routers, "Router processes; clients use all (default: 1)")
+      ->check(CLI::Range(1, 16));
+  start->add_flag("--tcp", o->tcp, "Routers listen on free loopback ports, not on sockets in run/");
   start->add_flag("--detach,-d", o->detach, "Return when it is ready; else follow the logs");
   start->add_option("--set", o->sets, "One setting until `dray down`, such as log.level=debug")
       ->type_name("KEY=VALUE")
@@ -27,7 +30,8 @@ void add_cluster_commands(CLI::App& app, Context& context) {
       "folders. --timeout limits the start (default here: 30s).\n\n"
       "Examples:\n"
       "  dray up\n"
-      "  dray up --dir /tmp/c2 --workers 4 --detach --set broker.lease_ttl=5s\n");
+      "  dray up --dir /tmp/c2 --workers 4 --detach --set broker.lease_ttl=5s\n"
+      "  dray up --routers 2 --detach         calls survive the loss of a router\n");
   start->callback([&context, o] { context.action = [&context, o] { return up(context, *o); }; });
 
   auto* stop = app.add_subcommand("down", "Stop the cluster; accepted tasks stay on disk");

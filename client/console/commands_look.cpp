@@ -9,6 +9,7 @@
 #include "client/console/commands.h"
 #include "client/console/outcome.h"
 #include "client/console/procs.h"
+#include "client/console/routers.h"
 
 namespace dray::console {
 namespace {
@@ -26,7 +27,7 @@ uint64_t number(const Json& object, const char* key) {
 Json local_services(const ClusterDir& dir) {
   const std::vector<Process> processes = find_processes(dir.short_path());
   Json list = Json::array();
-  std::vector<ServiceAddress> services = dir.services(dir.config(), dir.saved().workers);
+  std::vector<ServiceAddress> services = dir.services(dir.config(), dir.saved());
   services.insert(services.begin(), ServiceAddress{"supervisord", ""});
   for (const auto& service : services) {
     const auto found = std::find_if(processes.begin(), processes.end(),
@@ -71,7 +72,11 @@ std::string aggregator_detail(const Json& d) {
 }
 
 std::string router_detail(const Json& d) {
-  return cell(d, "clients") + " clients, " + cell(d, "inflight") + " requests in flight";
+  std::string text = cell(d, "clients") + " clients, ";
+  if (d.contains("workers")) text += cell(d, "workers") + " workers, ";
+  return text + cell(d, "inflight") + " requests in flight" +
+         (d.contains("calls") ? ", " + cell(d, "calls") + " calls" : "") +
+         (d.value("draining", false) ? ", draining" : "");
 }
 
 void print_status(const Context& context, const Json& doc) {
@@ -79,11 +84,13 @@ void print_status(const Context& context, const Json& doc) {
   Table services({"SERVICE", "STATE", "PID", "UP", "DETAIL"});
   std::vector<std::string> listed;
   const auto detail = [&](const std::string& name) -> std::string {
-    if (!doc.contains(name)) return "";
-    if (doc[name].contains("error")) return cell(doc[name], "error");
-    return name == "broker"   ? broker_detail(doc[name])
-           : name == "router" ? router_detail(doc[name])
-                              : aggregator_detail(doc[name]);
+    const bool is_router = doc["routers"].contains(name);
+    if (!is_router && !doc.contains(name)) return "";
+    const Json& d = is_router ? doc["routers"][name] : doc[name];
+    if (d.contains("error")) return cell(d, "error");
+    return is_router          ? router_detail(d)
+           : name == "broker" ? broker_detail(d)
+                              : aggregator_detail(d);
   };
   for (const auto& s : doc["services"]) {
     const std::string why = reasons_of(s);
@@ -93,9 +100,12 @@ void print_status(const Context& context, const Json& doc) {
                       : "",
                   why.empty() ? detail(cell(s, "name")) : why});
   }
-  if (doc["services"].empty())
-    for (const char* name : {"broker", "aggregator", "router"})
+  if (doc["services"].empty()) {
+    for (const char* name : {"broker", "aggregator"})
       services.add({name, doc[name].contains("error") ? "away" : "ready", "", "", detail(name)});
+    for (const auto& [name, d] : doc["routers"].items())
+      services.add({name, d.contains("error") ? "away" : "ready", "", "", detail(name)});
+  }
   std::fputs(services.text().c_str(), stdout);
   const Json broker = doc.value("broker", Json::object());
   if (!broker.contains("tasks")) return;
@@ -113,6 +123,16 @@ void print_status(const Context& context, const Json& doc) {
   if (!line.empty()) std::printf("\nsince the broker's start: %s\n", line.c_str());
 }
 
+// "router" is the first one's; "routers" has all by name.
+void add_routers(Context& context, bool answers, Json& doc) {
+  doc["routers"] = Json::object();
+  if (answers)
+    for (const auto& r : ask_routers(context, "status", context.timeout))
+      doc["routers"][r.name] = r.error.empty() ? r.doc : Json{{"error", r.error}};
+  if (doc["routers"].empty()) doc["routers"]["router"] = {{"error", "unavailable: no router"}};
+  doc["router"] = doc["routers"].begin().value();
+}
+
 int status(Context& context) {
   Json doc;
   bool all_well = true;
@@ -127,12 +147,14 @@ int status(Context& context) {
   const bool any_up = std::any_of(doc["services"].begin(), doc["services"].end(),
                                   [](const Json& s) { return s.value("state", "down") != "down"; });
   if (!answers && !any_up) context.client();  // throws: no cluster
-  for (const char* name : {"broker", "aggregator", "router"}) {
+  for (const char* name : {"broker", "aggregator"}) {
     auto text = answers ? context.client().admin(name, "status", {}, context.timeout)
                         : Expected<std::string>(ClientError{Code::unavailable, "no router"});
     doc[name] = text ? parse_json(*text) : Json{{"error", text.error().text()}};
     all_well = all_well && text.has_value();
   }
+  add_routers(context, answers, doc);
+  for (const auto& r : doc["routers"]) all_well = all_well && !r.contains("error");
   for (const auto& s : doc["services"])
     all_well = all_well && s["state"] != "not ready" && s["state"] != "silent";
   if (context.json())

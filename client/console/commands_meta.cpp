@@ -6,7 +6,7 @@
 #include "client/console/cluster_dir.h"
 #include "client/console/commands.h"
 #include "client/console/outcome.h"
-#include "common/wire/message.h"
+#include "client/console/protocol_version.h"
 #include "embedded.h"
 
 namespace dray::console {
@@ -76,8 +76,7 @@ int check_config(const Context& context, const std::string& file) {
 }
 
 int version(const Context& context) {
-  const std::string protocol =
-      std::to_string(kProtocolMajor) + "." + std::to_string(kProtocolMinor);
+  const std::string protocol = protocol_version();
   if (context.json())
     print_json({{"version", kVersion},
                 {"protocol", protocol},

@@ -47,18 +47,6 @@ std::string read_all(std::istream& in, const std::string& name) {
   return bytes;
 }
 
-std::string payload_of(const std::string& given) {
-  if (given == "-") return read_all(std::cin, "standard input");
-  if (!given.starts_with('@')) return given;
-  const std::string path = given.substr(1);
-  std::ifstream in(path, std::ios::binary);
-  std::string bytes = in ? read_all(in, path) : "";
-  if (!in.eof())  // not opened, or a folder
-    throw Failure{kUsage, "cannot read " + path,
-                  "a payload that begins with @ can come from stdin: dray submit HANDLER -"};
-  return bytes;
-}
-
 void set_resources(const std::vector<std::string>& given, TaskOptions& task) {
   for (const auto& text : given) {
     const size_t equals = text.find('=');
@@ -320,6 +308,18 @@ void add_submit(CLI::App& app, Context& context) {
 }
 
 }  // namespace
+
+std::string payload_of(const std::string& given) {
+  if (given == "-") return read_all(std::cin, "standard input");
+  if (!given.starts_with('@')) return given;
+  const std::string path = given.substr(1);
+  std::ifstream in(path, std::ios::binary);
+  std::string bytes = in ? read_all(in, path) : "";
+  if (!in.eof())  // not opened, or a folder
+    throw Failure{kUsage, "cannot read " + path,
+                  "a payload that begins with @ can come from stdin: dray submit HANDLER -"};
+  return bytes;
+}
 
 void add_run_commands(CLI::App& app, Context& context) {
   add_submit(app, context);

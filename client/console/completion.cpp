@@ -19,10 +19,11 @@ std::vector<std::string> options_of(const CLI::App& app) {
 void add_cases(const CLI::App& app, const std::string& path, const std::string& global,
                std::string& out, std::string& paths) {
   std::string words;
-  for (const CLI::App* sub : app.get_subcommands({})) words += sub->get_name() + " ";
+  const auto is_shown = [](const CLI::App* sub) { return !sub->get_group().empty(); };
+  for (const CLI::App* sub : app.get_subcommands(is_shown)) words += sub->get_name() + " ";
   for (const auto& name : options_of(app)) words += name + " ";
   out += "    '" + path + "') words='" + words + global + "' ;;\n";
-  for (const CLI::App* sub : app.get_subcommands({})) {
+  for (const CLI::App* sub : app.get_subcommands(is_shown)) {
     const std::string next = path.empty() ? sub->get_name() : path + " " + sub->get_name();
     paths += "|" + next;
     add_cases(*sub, next, global, out, paths);

@@ -5,10 +5,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "client/console/cluster_dir.h"
 #include "client/console/procs.h"
+#include "client/console/routers.h"
 
 namespace dray::console {
 namespace {
@@ -42,6 +44,22 @@ std::string hint_for(const ClientError& error) {
   }
 }
 
+// True when something listens; for a socket that is no file only trying tells.
+bool answers_at(const std::string& endpoint) {
+  if (!endpoint.starts_with("ipc://")) return true;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string path = endpoint.substr(6);
+  if (path.size() >= sizeof address.sun_path) return false;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return false;
+  const int rc = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  const bool ok = rc == 0 || errno == EAGAIN;
+  ::close(fd);
+  return ok;
+}
+
 }  // namespace
 
 int exit_code_of(Code code) {
@@ -71,6 +89,7 @@ int exit_code_of(Code code) {
     case Code::no_space:
     case Code::infeasible:
     case Code::denied:
+    case Code::no_replica:
       return kRejected;
     default:
       return kTaskFailed;
@@ -85,19 +104,9 @@ Failure to_failure(const ClientError& error) {
   return {exit_code_of(error.code), text, next};
 }
 
-bool Context::answers(const std::string& endpoint) {
-  if (!endpoint.starts_with("ipc://")) return true;  // only trying tells
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const std::string path = endpoint.substr(6);
-  if (path.size() >= sizeof address.sun_path) return false;
-  std::memcpy(address.sun_path, path.data(), path.size());
-  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return false;
-  const int rc = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  const bool ok = rc == 0 || errno == EAGAIN;
-  ::close(fd);
-  return ok;
+bool Context::answers(const std::string& list) {
+  const auto endpoints = split_endpoints(list);
+  return std::any_of(endpoints.begin(), endpoints.end(), answers_at);
 }
 
 std::string Context::router_endpoint() const {
@@ -124,6 +133,23 @@ Client& Context::client() {
   }
   client_ = std::make_unique<Client>(std::move(connected).value());
   return *client_;
+}
+
+Expected<std::string> Context::ask_router(const std::string& where, std::string_view verb,
+                                          Millis limit) {
+  if (where == router_endpoint()) return client().admin("router", verb, {}, limit);
+  if (!answers(where)) return ClientError{Code::unavailable, "nobody listens at " + where};
+  auto& link = routers_[where];
+  if (!link) {
+    ClientOptions options;
+    options.endpoint = where;
+    options.name = "console-" + std::to_string(::getpid());
+    options.timeout = limit;
+    auto connected = Client::connect(std::move(options));
+    if (!connected) return connected.error();
+    link = std::make_unique<Client>(std::move(connected).value());
+  }
+  return link->admin("router", verb, {}, limit);
 }
 
 std::string Context::admin(std::string_view target, std::string_view verb,

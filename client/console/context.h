@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -50,11 +51,15 @@ class Context {
   Client& client();
   // Asks a service; throws Failure. Returns JSON text.
   std::string admin(std::string_view target, std::string_view verb, const Client::Args& args = {});
-  // True when something accepts connections at the endpoint, at once for a local socket.
+  // Asks the one router that listens at `endpoint`.
+  Expected<std::string> ask_router(const std::string& endpoint, std::string_view verb,
+                                   Millis timeout);
+  // True when something accepts connections at one of the endpoints, at once for local sockets.
   static bool answers(const std::string& endpoint);
 
  private:
   std::unique_ptr<Client> client_;
+  std::map<std::string, std::unique_ptr<Client>> routers_;  // by endpoint, if there are several
 };
 
 template <class T>

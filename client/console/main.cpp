@@ -5,11 +5,8 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "client/console/commands.h"
-#if __has_include("client/console/bench.h")
 #include "client/console/bench.h"
-#define DRAY_HAS_BENCH 1
-#endif
+#include "client/console/commands.h"
 
 namespace dray::console {
 
@@ -33,11 +30,12 @@ namespace {
 
 constexpr const char* kFooter =
     "Options may come before or after the command.\n"
-    "Exit codes: 0 ok, 1 task failed, 2 usage, 3 not found, 4 timeout, 5 no cluster, 6 rejected\n"
-    "(try again later).\n\n"
+    "Exit codes: 0 ok, 1 task or call failed, 2 usage, 3 not found, 4 timeout, 5 no cluster,\n"
+    "6 rejected (try again later).\n\n"
     "Examples:\n"
     "  dray up --detach                     start a cluster in ~/.dray\n"
     "  dray submit echo hello --wait        run a task and print its result\n"
+    "  dray call echo hello --trace         call one and see where the time goes\n"
     "  dray status                          is everything well?\n"
     "  dray task explain ID                 why does it not run?\n";
 
@@ -79,7 +77,7 @@ std::string path_of(const CLI::App& app) {
 
 int parse_and_run(int argc, char** argv) {
   Context context;
-  CLI::App app("dray: one bus for durable tasks. The admin console.", "dray");
+  CLI::App app("dray: one bus for durable tasks and quick calls. The admin console.", "dray");
   app.require_subcommand(1, 1);
   app.fallthrough();
   app.footer(kFooter);
@@ -88,9 +86,10 @@ int parse_and_run(int argc, char** argv) {
   add_run_commands(app, context);
   add_look_commands(app, context);
   add_task_commands(app, context);
-#ifdef DRAY_HAS_BENCH
+  add_call_commands(app, context);
+  add_deployment_commands(app, context);
+  add_top_command(app, context);
   add_bench_commands(app, context);
-#endif
   add_meta_commands(app, context);
   try {
     app.parse(argc, argv);

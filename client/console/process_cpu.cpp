@@ -1,8 +1,11 @@
+// Reads /proc, the CPU clocks of processes, and holds /dev/cpu_dma_latency.
 #include "client/console/process_cpu.h"
 
 #include <fcntl.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -17,26 +20,26 @@ std::string read_all(const std::string& path) {
   return text.str();
 }
 
-ProcessUse use_of(const std::string& proc) {
+ProcessUse use_of(const std::string& proc, int pid) {
   ProcessUse use;
-  std::string stat = read_all(proc + "/stat");
-  size_t after_name = stat.rfind(')');
-  if (after_name == std::string::npos) return use;
-  std::istringstream fields(stat.substr(after_name + 2));
-  std::string skip;
-  for (int i = 0; i < 11; ++i) fields >> skip;
-  double user = 0;
-  double system = 0;
-  fields >> user >> system;
-  use.cpu_s = (user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
+  use.cpu_s = cpu_seconds_of(pid);
   std::istringstream statm(read_all(proc + "/statm"));
   uint64_t pages = 0;
+  std::string skip;
   statm >> skip >> pages;
   use.rss_bytes = pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   return use;
 }
 
 }  // namespace
+
+double cpu_seconds_of(int pid) {
+  clockid_t clock{};
+  timespec t{};
+  // Nanoseconds; /proc has ticks of 10 ms.
+  if (::clock_getcpuclockid(pid, &clock) != 0 || ::clock_gettime(clock, &t) != 0) return 0;
+  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) / 1e9;
+}
 
 std::map<std::string, ProcessUse> read_process_use(const std::string& dir) {
   std::map<std::string, ProcessUse> out;
@@ -49,11 +52,11 @@ std::map<std::string, ProcessUse> read_process_use(const std::string& dir) {
     if (!name.empty()) name.pop_back();
     if (name.rfind("dray-", 0) != 0) continue;
     if (!dir.empty() && read_all(proc + "/cmdline").find(dir) == std::string::npos) continue;
-    ProcessUse use = use_of(proc);
+    ProcessUse use = use_of(proc, std::atoi(pid.c_str()));
     out[name].cpu_s += use.cpu_s;
     out[name].rss_bytes += use.rss_bytes;
   }
-  out["client"] = use_of("/proc/self");
+  out["client"] = use_of("/proc/self", ::getpid());
   return out;
 }
 

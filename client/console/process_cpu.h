@@ -15,6 +15,9 @@ struct ProcessUse {
 // (all on this machine if empty). This process is "client".
 std::map<std::string, ProcessUse> read_process_use(const std::string& dir);
 
+// User and system time of a process, all threads, ended ones too; 0 if there is none.
+double cpu_seconds_of(int pid);
+
 // Keeps the CPUs from entering deep idle states while alive (/dev/cpu_dma_latency, needs root).
 class KeepAwake {
  public:

@@ -63,7 +63,8 @@ std::string name_of(const std::vector<std::string>& words, const std::string& di
   const std::string program = base_name(words[0]);
   if (!program.starts_with("dray-") || !follows("--dir", dir)) return "";
   for (const auto& word : words)
-    if (word.starts_with("worker.name=")) return word.substr(12);
+    for (const char* key : {"worker.name=", "router.name="})
+      if (word.starts_with(key)) return word.substr(std::strlen(key));
   return program.substr(5);
 }
 

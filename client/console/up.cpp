@@ -9,18 +9,17 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "client/console/cluster.h"
 #include "client/console/procs.h"
+#include "client/console/routers.h"
 
 namespace dray::console {
 namespace fs = std::filesystem;
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using Json = nlohmann::ordered_json;
 constexpr int64_t kUpTimeoutMs = 30'000;
 constexpr int kExitsMax = 3;  // a service that ended so often will not come up
 
@@ -54,7 +53,7 @@ void set_environment(const ClusterDir& dir, const std::string& programs,
   ::setenv("DRAY_BIN", programs.c_str(), 1);
   ::setenv("DRAY_WORKERS", std::to_string(settings.workers).c_str(), 1);
   ::setenv("OPENBLAS_NUM_THREADS", "1", 0);  // slots are the parallelism
-  for (const auto& set : settings.sets) {
+  for (const auto& set : settings.all_sets()) {
     const size_t equals = set.find('=');
     ::setenv(variable_of(set.substr(0, equals)).c_str(), set.c_str() + equals + 1, 1);
   }
@@ -83,7 +82,7 @@ class Starter {
       : context_(context),
         dir_(dir),
         workers_(settings.workers),
-        waiting_(dir.services(config, settings.workers)) {
+        waiting_(dir.services(config, settings)) {
     std::erase_if(waiting_, [](const auto& s) { return s.http.empty(); });
   }
 
@@ -122,15 +121,20 @@ class Starter {
     });
   }
 
-  // All workers are known to the broker, seen through the router as a client sees it.
+  // All workers are known to the broker and to every router, seen as a client sees it.
   bool is_attached() {
     if (!Context::answers(context_.router_endpoint())) return false;
     auto text = context_.client().admin("broker", "workers", {}, Millis{2000});
     if (!text) return false;
     const Json list = Json::parse(*text, nullptr, false);
-    return list.is_array() && std::count_if(list.begin(), list.end(), [](const Json& w) {
-                                return w.value("state", "") == "up";
-                              }) >= workers_;
+    if (!list.is_array() || std::count_if(list.begin(), list.end(), [](const Json& w) {
+                              return w.value("state", "") == "up";
+                            }) < workers_)
+      return false;
+    const auto routers = ask_routers(context_, "status", Millis{2000});
+    return std::all_of(routers.begin(), routers.end(), [&](const RouterAnswer& r) {
+      return r.error.empty() && r.doc.value("workers", workers_) >= workers_;
+    });
   }
 
   std::string ends_early(const std::string& log) {
@@ -184,7 +188,9 @@ int already_up(Context& context, const ClusterDir& dir, const UpOptions& options
     return kOk;
   }
   std::printf("already up in %s: %s\n", dir.path().c_str(), endpoint.c_str());
-  if (saved.workers != options.workers || saved.sets != options.sets)
+  const size_t routers = std::max<size_t>(saved.routers.size(), 1);
+  if (saved.workers != options.workers || saved.sets != options.sets ||
+      routers != static_cast<size_t>(options.routers))
     std::printf("its settings stay as they are; to change them: dray down, then dray up\n");
   std::printf("next: dray status\n");
   return kOk;
@@ -211,6 +217,16 @@ void print_ready(const Context& context, const ClusterDir& dir, const Starter& s
   std::fflush(stdout);
 }
 
+std::vector<RouterAddress> plan_routers(const ClusterDir& dir, const UpOptions& options) {
+  for (const auto& set : options.sets)
+    for (const char* key : {"router.endpoint=", "router.worker_endpoint=", "worker.routers=",
+                            "router.name=", "client.endpoint="})
+      if (set.starts_with(key))
+        throw Failure{kUsage, "--routers and --tcp choose " + set.substr(0, set.find('=')),
+                      "leave out --set " + set};
+  return dir.plan_routers(options.routers, options.tcp);
+}
+
 // One `up` or `down` at a time in a folder.
 int lock_folder(const ClusterDir& dir) {
   const int fd = ::open(dir.file("run/up.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -226,10 +242,11 @@ int up(Context& context, const UpOptions& options) {
     throw Failure{kUsage, "up starts a cluster in a folder and takes no --endpoint",
                   "dray up --dir DIR"};
   const ClusterDir dir(context.dir);
-  UpSettings settings{options.workers, options.sets};
+  UpSettings settings{options.workers, options.sets, {}};
   if (options.test_handlers) settings.sets.push_back("worker.allow_test_handlers=true");
+  if (options.routers > 1 || options.tcp) settings.routers = plan_routers(dir, options);
   const std::string programs = programs_folder();
-  const Config config = dir.config(settings.sets);
+  const Config config = dir.config(settings.all_sets());
   dir.create();
   const int lock = lock_folder(dir);
   const std::vector<Process> old = find_processes(dir.short_path());
@@ -242,6 +259,7 @@ int up(Context& context, const UpOptions& options) {
                   "stop them: dray down --dir " + dir.path()};
   }
   dir.save(settings);
+  dir.write_routers(settings.routers);
   set_environment(dir, programs, settings);
   Starter starter(context, dir, config, settings);
   const pid_t supervisor = start_supervisor(dir);

@@ -134,39 +134,84 @@ bool receive_one(void* socket, std::vector<char>& buffer) {
   return true;
 }
 
-Result<FloorResult> run_client(RawSocket& client, const FloorOptions& options) {
-  std::string body(options.payload_bytes * options.items_per_message, 'x');
+// The first round trip waits for the connections.
+Status warm_up(void* socket) {
+  std::vector<char> buffer(1024);
+  if (!send_one(socket, "")) return make_error(Errc::io, "floor: can not send");
+  for (int i = 0; i < 50; ++i)
+    if (receive_one(socket, buffer)) return {};
+  return make_error(Errc::io, "floor: no answer");
+}
+
+Result<FloorResult> run_client(void* socket, const FloorOptions& options,
+                               std::vector<int64_t>& trips) {
+  const std::string body(options.payload_bytes * options.items_per_message, 'x');
+  const size_t window = std::max(options.window, size_t{1});
+  const uint64_t limit = options.round_trips ? options.round_trips : UINT64_MAX;
   std::vector<char> buffer(std::max(body.size(), size_t{1024}));
-  std::vector<int64_t> trips;
-  trips.reserve(1 << 20);
   std::deque<Time> sent;
-  // The first round trip waits for the connections.
-  if (!send_one(client.get(), body)) return make_error(Errc::io, "floor: can not send");
-  bool up = false;
-  for (int i = 0; i < 50 && !up; ++i) up = receive_one(client.get(), buffer);
-  if (!up) return make_error(Errc::io, "floor: no answer");
-  Time start = read_clock().mono;
+  const size_t first = trips.size();
+  uint64_t started = 0;
+  const Time start = read_clock().mono;
   Time now = start;
-  while (now - start < options.duration) {
-    while (sent.size() < std::max(options.window, size_t{1})) {
-      if (!send_one(client.get(), body)) return make_error(Errc::io, "floor: can not send");
+  do {
+    for (; sent.size() < window && started < limit && now - start < options.duration; ++started) {
       sent.push_back(read_clock().mono);
+      if (!send_one(socket, body)) return make_error(Errc::io, "floor: can not send");
     }
-    if (!receive_one(client.get(), buffer)) return make_error(Errc::io, "floor: answer lost");
+    if (sent.empty()) break;
+    if (!receive_one(socket, buffer)) return make_error(Errc::io, "floor: answer lost");
     now = read_clock().mono;
-    if (trips.size() < trips.capacity() * 4) trips.push_back((now - sent.front()).count());
+    trips.push_back((now - sent.front()).count());
     sent.pop_front();
-  }
+  } while (true);
+  std::vector<int64_t> own(trips.begin() + static_cast<ptrdiff_t>(first), trips.end());
+  if (own.empty()) return make_error(Errc::io, "floor: no round trip");
+  std::sort(own.begin(), own.end());
   FloorResult result;
-  result.round_trips = trips.size();
+  result.round_trips = own.size();
   result.msgs_per_s =
-      static_cast<double>(trips.size()) / std::chrono::duration<double>(now - start).count();
-  std::sort(trips.begin(), trips.end());
-  result.p50_us = static_cast<double>(trips[trips.size() / 2]) / 1000;
-  result.p99_us = static_cast<double>(trips[trips.size() * 99 / 100]) / 1000;
+      static_cast<double>(own.size()) / std::chrono::duration<double>(now - start).count();
+  result.p50_us = static_cast<double>(own[own.size() / 2]) / 1000;
+  result.p99_us = static_cast<double>(own[own.size() * 99 / 100]) / 1000;
   return result;
 }
 }  // namespace
+
+class FloorClient::Socket : public RawSocket {};
+
+FloorClient::FloorClient() : socket_(std::make_unique<Socket>()) {}
+FloorClient::~FloorClient() = default;
+
+Status FloorClient::open(const std::string& forwarder) {
+  DRAY_TRY(socket_->open(ZMQ_DEALER));
+  DRAY_TRY(socket_->connect(forwarder));
+  return warm_up(socket_->get());
+}
+
+Result<FloorResult> FloorClient::run(const FloorOptions& options, std::vector<int64_t>& trips) {
+  return run_client(socket_->get(), options, trips);
+}
+
+Status run_floor_forwarder(const std::string& clients, const std::string& workers,
+                           std::atomic<bool>& stop) {
+  RawSocket front;
+  RawSocket back;
+  DRAY_TRY(front.open(ZMQ_ROUTER));
+  DRAY_TRY(back.share(front, ZMQ_ROUTER));
+  DRAY_TRY(front.bind(clients));
+  DRAY_TRY(back.bind(workers));
+  run_forwarder(front, back, stop);
+  return {};
+}
+
+Status run_floor_worker(const std::string& forwarder, std::atomic<bool>& stop) {
+  RawSocket worker;
+  DRAY_TRY(worker.open(ZMQ_DEALER));
+  DRAY_TRY(worker.connect(forwarder));
+  run_worker(worker, stop);
+  return {};
+}
 
 Result<FloorResult> measure_forwarder_floor(const FloorOptions& options) {
   std::string base = options.ipc_folder + "/floor" + std::to_string(::getpid());
@@ -186,7 +231,10 @@ Result<FloorResult> measure_forwarder_floor(const FloorOptions& options) {
   std::atomic<bool> stop{false};
   std::thread forwarding([&] { run_forwarder(front, back, stop); });
   std::thread echoing([&] { run_worker(worker, stop); });
-  Result<FloorResult> result = run_client(client, options);
+  std::vector<int64_t> trips;
+  const Status up = warm_up(client.get());
+  Result<FloorResult> result =
+      up ? run_client(client.get(), options, trips) : Result<FloorResult>(up.error());
   stop.store(true);
   echoing.join();
   forwarding.join();
