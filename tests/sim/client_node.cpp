@@ -5,12 +5,13 @@
 
 namespace dray::sim {
 
-ClientNode::ClientNode(World& world, Net& net, const Knobs& knobs, Oracle& oracle, Node& router,
-                       int index, uint64_t tasks)
+ClientNode::ClientNode(World& world, Net& net, const Knobs& knobs, Oracle& oracle,
+                       CallOracle& calls, std::vector<Node*> routers, int index, uint64_t tasks)
     : CoreNode(world, net, "client" + std::to_string(index)),
       knobs_(knobs),
       oracle_(oracle),
-      router_(router),
+      call_oracle_(calls),
+      routers_(std::move(routers)),
       index_(index),
       left_(tasks),
       ids_(world.rng().next()) {
@@ -45,8 +46,11 @@ void ClientNode::boot() {
   durable_ = std::make_unique<NoDurable>();
   seen_ = {};
   links_ = std::make_unique<Links>(LinkOptions{Role::client, name_, make_boot(), 0, 1s, 5s});
-  links_->dial(0, Role::router);
-  net_.dial(*this, 0, router_, 0);
+  calls_seen_ = {};
+  for (size_t i = 0; i < routers_.size(); ++i) {
+    links_->dial(static_cast<Port>(i), Role::router);
+    net_.dial(*this, static_cast<Port>(i), *routers_[i], Router::kClients);
+  }
   make_turn();
   if (!mine_.empty()) later([this](Now now, Out& out) { resume_tasks(now, out); });
 }
@@ -56,6 +60,9 @@ void ClientNode::on_died() {
   sent_.clear();
   admin_reqs_.clear();
   actions_.clear();
+  calls_.clear();
+  probes_.clear();
+  call_oracle_.client_died(*this);
 }
 
 void ClientNode::before_turn(Now now, Out& out) {
@@ -216,6 +223,7 @@ void ClientNode::wait_again(size_t i, Now now) {
 // --- events --------------------------------------------------------------------------------------
 
 void ClientNode::on_effects(Now now, Out& out) {
+  on_calls(out);
   for (Event& event : std::exchange(out.events, {})) {
     if (auto* submitted = std::get_if<SubmittedEvent>(&event)) {
       for (size_t i : sent_.at(submitted->req).tasks)
@@ -284,6 +292,7 @@ void ClientNode::on_rejected(const RejectedEvent& e) {
 
 void ClientNode::after_turn(Now) {
   if (world_.one_in(32)) core_->check();
+  count_calls();
   const ClientCounters& c = core_->counters();
   if (c.waits > seen_.waits) world_.reach("waits", c.waits - seen_.waits);
   if (c.resent > seen_.resent) world_.reach("requests sent again");
@@ -293,12 +302,13 @@ void ClientNode::after_turn(Now) {
 }
 
 bool ClientNode::settled() {
-  return alive() && core_->requests() == 0 && open_.empty() && actions_.empty();
+  return alive() && core_->requests() == 0 && open_.empty() && actions_.empty() && calls_.empty();
 }
 
 std::string ClientNode::unsettled() const {
   return name_ + ": requests " + std::to_string(alive_ ? core_->requests() : 0) + ", open tasks " +
-         std::to_string(open_.size()) + (open_.empty() ? "" : ", first " + to_hex(*open_.begin()));
+         std::to_string(open_.size()) + ", open calls " + std::to_string(calls_.size()) +
+         (open_.empty() ? "" : ", first " + to_hex(*open_.begin()));
 }
 
 void ClientNode::check_final() const {

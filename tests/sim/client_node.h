@@ -9,6 +9,8 @@
 
 #include "client/core/client_core.h"
 #include "client/core/id_maker.h"
+#include "services/router/core/router.h"
+#include "tests/sim/call_oracle.h"
 #include "tests/sim/node.h"
 #include "tests/sim/oracle.h"
 
@@ -16,9 +18,11 @@ namespace dray::sim {
 
 class ClientNode final : public CoreNode<ClientCore, NoDurable> {
  public:
-  ClientNode(World& world, Net& net, const Knobs& knobs, Oracle& oracle, Node& router, int index,
-             uint64_t tasks);
+  ClientNode(World& world, Net& net, const Knobs& knobs, Oracle& oracle, CallOracle& calls,
+             std::vector<Node*> routers, int index, uint64_t tasks);
   void act();  // one random thing
+  void call_some();  // a burst of calls
+  void probe();  // a call of each handler: with all the time in the world it must work
   void calm(bool on);  // end of the chaos: undo what operators did
   bool settled();
   std::string unsettled() const;
@@ -58,6 +62,14 @@ class ClientNode final : public CoreNode<ClientCore, NoDurable> {
   void wait_again(size_t i, Now now);
   void on_results(const ResultsEvent& e, Now now);
   void on_rejected(const RejectedEvent& e);
+  CallOrder choose_call(const CallHandler& handler);
+  void do_calls(Now now, Out& out);
+  void do_call(CallOrder order, Now now, Out& out);
+  void do_probe(Now now, Out& out);
+  void plan_cancel(uint64_t call, Duration after);
+  void plan_read(uint64_t call, uint64_t bytes);
+  void on_calls(Out& out);
+  void count_calls();
   void later(Action action) {
     actions_.push_back(std::move(action));
     wake(world_.now());
@@ -65,7 +77,8 @@ class ClientNode final : public CoreNode<ClientCore, NoDurable> {
 
   const Knobs& knobs_;
   Oracle& oracle_;
-  Node& router_;
+  CallOracle& call_oracle_;
+  std::vector<Node*> routers_;
   int index_;
   uint64_t left_;  // tasks still to submit
   IdMaker ids_;
@@ -77,9 +90,12 @@ class ClientNode final : public CoreNode<ClientCore, NoDurable> {
   std::map<uint64_t, Sent> sent_;
   std::set<uint64_t> admin_reqs_;
   std::vector<Action> actions_;
+  std::map<uint64_t, uint64_t> calls_;  // open: the simulation's number -> the core's
+  std::set<uint64_t> probes_;
   std::optional<Doc> workers_;
   uint64_t workers_req_ = 0;
   ClientCounters seen_;
+  CallCounters calls_seen_;
 };
 
 }  // namespace dray::sim

@@ -121,11 +121,17 @@ void Net::break_conn(Conn& conn, bool dialer_notices) {
     conn.flight[dir].resize(keep);
   }
   if (world_.one_in(3)) conn.late_until = world_.now() + world_.skewed(4s);
+  world_.disturb(std::max(world_.now(), conn.late_until) + 5s);
   conn.listener_knows = world_.now() + world_.skewed(2s);
+  part(conn, dialer_notices, world_.now());
+}
+
+// The dialer's end of a broken connection.
+void Net::part(Conn& conn, bool dialer_notices, Duration after) {
   Dial* d = conn.dial;
   if (d->conn != conn.id) return;
   uint64_t no = d->socket_no, id = conn.id;
-  world_.after(world_.skewed(100ms), [this, d, no, id, dialer_notices] {
+  world_.at(after + world_.skewed(100ms), [this, d, no, id, dialer_notices] {
     if (d->socket_no != no || d->conn != id) return;
     if (dialer_notices)
       lose(*d);
@@ -160,6 +166,19 @@ void Net::on_death(Node& node) {
     } else {
       break_conn(*c, c->listener == &node);
     }
+  }
+}
+
+void Net::on_leave(Node& node) {
+  std::vector<uint64_t> ids;
+  for (auto& [id, c] : conns_)
+    if (!c.broken && (c.dialer == &node || c.listener == &node)) ids.push_back(id);
+  for (uint64_t id : ids) {
+    Conn& c = *find(id);
+    c.broken = true;
+    c.flight[c.dialer == &node ? kDown : kUp].clear();
+    c.listener_knows = world_.now();
+    part(c, c.listener == &node, std::max(world_.now(), c.ready[kDown]));
   }
 }
 
@@ -219,16 +238,17 @@ bool Net::hole_some(Node* node, bool up, bool down) {
   for (Dir dir : {kUp, kDown}) {
     if (dir == kUp ? !up : !down) continue;
     c->hole[dir] = true;
+    world_.disturb(world_.now() + 30s);
     c->flight[dir].resize(world_.below(c->flight[dir].size() + 1));
   }
   return true;
 }
 
-bool Net::has_hole(const Node& node) const {
+bool Net::has_hole(const Node& node, const Node& listener) const {
   return std::any_of(conns_.begin(), conns_.end(), [&](const auto& entry) {
     const Conn& c = entry.second;
-    return !c.broken && (c.hole[kUp] || c.hole[kDown]) &&
-           (c.dialer == &node || c.listener == &node);
+    return !c.broken && (c.hole[kUp] || c.hole[kDown]) && c.dialer == &node &&
+           c.listener == &listener;
   });
 }
 
@@ -236,6 +256,7 @@ void Net::partition(Node& a, Node& b, bool up, bool down, Duration until) {
   auto& entry = blocked_[{&a, &b}];
   if (up) entry.first = std::max(entry.first, until);
   if (down) entry.second = std::max(entry.second, until);
+  world_.disturb(until + 10s);
   world_.trace("net", "partition " + a.name() + " - " + b.name());
 }
 

@@ -26,12 +26,13 @@ class Net {
   void send(Node& from, Packet&& packet);
   void recreate(Node& from, Port port);  // closes the socket and makes a new one
   void on_death(Node& node);  // every connection of it breaks
+  void on_leave(Node& node);  // the same, but what it said still arrives
 
   // Faults. A connection is chosen among those of `node`, or any.
   bool break_some(Node* node);
   bool hole_some(Node* node, bool up, bool down);  // loses all that follows, silently
   void partition(Node& a, Node& b, bool up, bool down, Duration until);
-  bool has_hole(const Node& node) const;
+  bool has_hole(const Node& node, const Node& listener) const;
   void heal() { blocked_.clear(); }
   void set_delay(Duration max) { delay_max_ = max; }
   void set_repeat(uint64_t percent) { repeat_percent_ = percent; }
@@ -76,6 +77,7 @@ class Net {
   void push(Conn& conn, Dir dir, Frames frames);
   void deliver(uint64_t id, Dir dir);
   void break_conn(Conn& conn, bool dialer_notices);
+  void part(Conn& conn, bool dialer_notices, Duration after);
   void lose(Dial& dial);
   void send_from_dialer(Dial& dial, Frames&& frames);
   Conn* choose(Node* node);

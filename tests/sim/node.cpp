@@ -34,7 +34,12 @@ void Node::crash(const char* why) {
   plan_ = CrashPoint::none;
   on_died();
   clear();
-  net_.on_death(*this);
+  if (left_)
+    net_.on_leave(*this);
+  else
+    net_.on_death(*this);
+  if (!left_) world_.disturb(world_.now() + 10s);
+  left_ = false;
   Duration back = std::max(down_until_, world_.now() + 1ms + world_.skewed(4s));
   world_.at(back, [this] { start(); });
 }
@@ -52,6 +57,7 @@ void Node::plan_crash(CrashPoint point) {
 
 void Node::pause_until(Duration t) {
   paused_until_ = std::max(paused_until_, t);
+  world_.disturb(t + 5s);
   trace("stopped");
 }
 

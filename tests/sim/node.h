@@ -37,6 +37,9 @@ class Node {
   bool alive() const { return alive_; }
   uint64_t life() const { return life_; }
   bool paused() const { return world_.now() < paused_until_; }
+  Duration paused_until() const { return paused_until_; }
+  bool leaving() const { return leaving_; }
+  bool stable() const { return stable_; }
   Now clock() const;
   int64_t wall_ms() const { return clock().wall_ms; }
   void set_wall_skew(int64_t ms) { wall_skew_ms_ = ms; }
@@ -82,6 +85,7 @@ class Node {
   bool alive_ = false;
   bool leaving_ = false;
   bool stable_ = false;
+  bool left_ = false;  // of itself, with everything said
   uint64_t life_ = 0;
   CrashPoint plan_ = CrashPoint::none;
   Duration plan_until_{0};
@@ -213,6 +217,7 @@ class CoreNode : public Node {
     links_->close_all(now.mono);
     flush(now);
     world_.reach("graceful exits");
+    left_ = true;
     crash("left");
   }
 };

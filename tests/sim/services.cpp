@@ -236,11 +236,17 @@ void AggregatorNode::check_complete() {
 // --- router --------------------------------------------------------------------------------------
 
 void RouterNode::boot() {
-  core_ = std::make_unique<Router>(RouterOptions{knobs_.router_credit});
+  RouterOptions o;
+  o.client_credit = knobs_.router_credit;
+  o.calls = knobs_.calls.limits;
+  core_ = std::make_unique<Router>(o);
+  calls_seen_ = {};
+  queued_max_.clear();
   durable_ = std::make_unique<NoDurable>();
   watch_lost_seen_ = 0;
   links_ = std::make_unique<Links>(LinkOptions{Role::router, name_, make_boot(), 0, 1s, 5s});
   links_->listen(Router::kClients);
+  links_->listen(Router::kWorkers);
   links_->dial(Router::kBroker, Role::broker);
   links_->dial(Router::kAggregator, Role::aggregator);
   net_.dial(*this, Router::kBroker, broker_, 0);
@@ -250,9 +256,50 @@ void RouterNode::boot() {
 
 void RouterNode::after_turn(Now) {
   core_->check();
+  if (world_.one_in(8)) core_->lane().check();
+  check_bounds();
+  count_calls();
   const RouterCounters& c = core_->counters();
   if (c.watch_lost > watch_lost_seen_) world_.reach("watches lost");
   watch_lost_seen_ = c.watch_lost;
+}
+
+bool RouterNode::idle() const {
+  const CallLane& lane = core_->lane();
+  return alive() && core_->inflight() == 0 && lane.open_calls() == 0 && lane.bytes() == 0 &&
+         lane.credit_used() == 0;
+}
+
+// Calls that come back from a worker may wait beyond max_queued: they were admitted before.
+void RouterNode::check_bounds() {
+  const CallLane& lane = core_->lane();
+  if (lane.bytes() > knobs_.calls.limits.call_bytes)
+    violate("I8", name_ + " keeps more payload bytes of calls than call_bytes");
+  queued_max_.resize(lane.deployments().size());
+  for (size_t i = 0; i < queued_max_.size(); ++i) {
+    const Deployment& d = *lane.deployments()[i];
+    const uint64_t back = d.totals.returns + d.totals.retries;
+    if (d.queued <= knobs_.calls.limits.max_queued) queued_max_[i] = back;
+    if (d.queued > knobs_.calls.limits.max_queued + back - queued_max_[i])
+      violate("I8", name_ + ": more calls wait than max_queued");
+  }
+}
+
+void RouterNode::count_calls() {
+  const CallTotals& t = core_->lane().totals();
+  auto reach = [this](const char* what, uint64_t now, uint64_t before) {
+    if (now > before) world_.reach(what, now - before);
+  };
+  reach("calls retried", t.retries, calls_seen_.retries);
+  reach("calls sent back unstarted", t.returns, calls_seen_.returns);
+  reach("calls hedged", t.hedges, calls_seen_.hedges);
+  reach("hedges that won", t.hedges_won, calls_seen_.hedges_won);
+  reach("calls stopped", t.stops, calls_seen_.stops);
+  for (size_t i = 0; i < kCallRefusals; ++i)
+    if (t.refused[i] > calls_seen_.refused[i])
+      world_.reach((std::string("calls refused: ") + call_refusal_name(static_cast<CallRefusal>(i)))
+                       .c_str());
+  calls_seen_ = t;
 }
 
 }  // namespace dray::sim

@@ -106,18 +106,26 @@ class AggregatorNode final : public CoreNode<Aggregator, StoreDurable> {
 
 class RouterNode final : public CoreNode<Router, NoDurable> {
  public:
-  RouterNode(World& world, Net& net, const Knobs& knobs, Node& broker, Node& aggregator)
-      : CoreNode(world, net, "router"), knobs_(knobs), broker_(broker), aggregator_(aggregator) {}
+  RouterNode(World& world, Net& net, const Knobs& knobs, Node& broker, Node& aggregator, int index)
+      : CoreNode(world, net, index == 0 ? "router" : "router" + std::to_string(index)),
+        knobs_(knobs),
+        broker_(broker),
+        aggregator_(aggregator) {}
+  bool idle() const;
 
  protected:
   void boot() override;
   void after_turn(Now now) override;
 
  private:
+  void check_bounds();
+  void count_calls();
   const Knobs& knobs_;
   Node& broker_;
   Node& aggregator_;
   uint64_t watch_lost_seen_ = 0;
+  CallTotals calls_seen_;
+  std::vector<uint64_t> queued_max_;  // by deployment: what may wait there now
 };
 
 }  // namespace dray::sim

@@ -12,20 +12,30 @@ CrashPoint some_point(World& w) {
 }  // namespace
 
 Simulation::Simulation(World& world, const Knobs& knobs)
-    : world_(world), knobs_(knobs), net_(world, knobs.delay_max), oracle_(world, knobs) {
+    : world_(world),
+      knobs_(knobs),
+      net_(world, knobs.delay_max),
+      oracle_(world, knobs),
+      call_oracle_(world) {
   broker_ = std::make_unique<BrokerNode>(world_, net_, knobs_, oracle_);
   aggregator_ = std::make_unique<AggregatorNode>(world_, net_, oracle_, *broker_);
-  router_ = std::make_unique<RouterNode>(world_, net_, knobs_, *broker_, *aggregator_);
-  nodes_ = {broker_.get(), aggregator_.get(), router_.get()};
+  nodes_ = {broker_.get(), aggregator_.get()};
+  std::vector<Node*> routers;
+  for (int i = 0; i < knobs_.calls.routers; ++i) {
+    routers_.push_back(
+        std::make_unique<RouterNode>(world_, net_, knobs_, *broker_, *aggregator_, i));
+    routers.push_back(routers_.back().get());
+    nodes_.push_back(routers_.back().get());
+  }
   for (int i = 0; i < knobs_.workers; ++i) {
-    workers_.push_back(
-        std::make_unique<WorkerNode>(world_, net_, knobs_, oracle_, executions_, *broker_, i));
+    workers_.push_back(std::make_unique<WorkerNode>(world_, net_, knobs_, oracle_, executions_,
+                                                    call_oracle_, *broker_, routers, i));
     nodes_.push_back(workers_.back().get());
   }
   for (int i = 0; i < knobs_.clients; ++i) {
     uint64_t share = knobs_.tasks / static_cast<uint64_t>(knobs_.clients) + 1;
-    clients_.push_back(
-        std::make_unique<ClientNode>(world_, net_, knobs_, oracle_, *router_, i, share));
+    clients_.push_back(std::make_unique<ClientNode>(world_, net_, knobs_, oracle_, call_oracle_,
+                                                    routers, i, share));
     nodes_.push_back(clients_.back().get());
   }
 }
@@ -52,6 +62,27 @@ void Simulation::start_all() {
     for (uint64_t i = 0; i < acts; ++i)
       world_.after(world_.up_to(knobs_.chaos), [client] { client->act(); });
   }
+  plan_calls();
+  watch_calls();
+}
+
+// Half of them in a third of the time, so that something waits.
+void Simulation::plan_calls() {
+  if (knobs_.calls.calls == 0) return;
+  const uint64_t acts = 2 + 3 * knobs_.calls.calls / (knobs_.calls.burst_max + 2);
+  const Duration busy = world_.up_to(knobs_.chaos * 2 / 3);
+  for (uint64_t i = 0; i < acts; ++i) {
+    ClientNode* client = clients_[world_.below(clients_.size())].get();
+    const Duration at =
+        world_.one_in(2) ? world_.up_to(knobs_.chaos) : busy + world_.up_to(knobs_.chaos / 3);
+    world_.after(at, [client] { client->call_some(); });
+  }
+}
+
+void Simulation::watch_calls() {
+  call_oracle_.check_running();
+  call_oracle_.check_open();
+  world_.after(500ms, [this] { watch_calls(); });
 }
 
 // --- faults --------------------------------------------------------------------------------------
@@ -74,7 +105,7 @@ void Simulation::plan_faults() {
   repeat(knobs_.wall_jump, &Simulation::jump_wall);
   repeat(knobs_.disk_full, &Simulation::fill_disk);
   repeat(knobs_.store_fault, &Simulation::store_fault);
-  repeat(knobs_.retire, &Simulation::retire_some);
+  repeat(knobs_.retire, knobs_.calls.graceful ? &Simulation::leave_one : &Simulation::retire_some);
   repeat(knobs_.suspend, &Simulation::suspend_all);
   if (knobs_.wall_jump != Duration{0} && world_.one_in(2)) jump_wall();
   net_.set_repeat(knobs_.repeat_percent);
@@ -94,6 +125,18 @@ void Simulation::hit_workers(Duration until) {
       if (n == w.get()) w->out_of_reach(until);
 }
 
+// One after the other, as in an update.
+void Simulation::leave_one() {
+  for (Node* n : nodes_)
+    if (!n->alive() || n->leaving()) return;
+  const size_t i = world_.below(workers_.size() + routers_.size());
+  if (i < workers_.size())
+    workers_[i]->retire();
+  else
+    routers_[i - workers_.size()]->retire();
+  world_.reach(i < workers_.size() ? "workers leave in peace" : "routers leave in peace");
+}
+
 void Simulation::crash_broker() {
   if (world_.one_in(4)) broker_->keep_down_until(world_.now() + world_.up_to(15s));
   broker_->plan_crash(some_point(world_));
@@ -108,7 +151,7 @@ void Simulation::crash_worker() {
 }
 
 void Simulation::crash_service() {
-  Node* n = world_.one_in(2) ? static_cast<Node*>(aggregator_.get()) : router_.get();
+  Node* n = world_.one_in(2) ? static_cast<Node*>(aggregator_.get()) : &some_router();
   if (world_.one_in(4)) n->keep_down_until(world_.now() + world_.up_to(10s));
   n->plan_crash(some_point(world_));
   world_.reach("service crashes");
@@ -140,7 +183,7 @@ void Simulation::hole_some() {
 
 // A hole lasts until the connection is replaced, which may take long when an end is stopped.
 void Simulation::follow_hole(WorkerNode& w) {
-  if (!net_.has_hole(w)) return;
+  if (!net_.has_hole(w, *broker_)) return;
   w.out_of_reach(world_.now() + knobs_.lease_ttl + 5s);
   world_.after(1s, [this, &w] { follow_hole(w); });
 }
@@ -154,14 +197,18 @@ void Simulation::partition_some() {
       net_.partition(*aggregator_, *broker_, up, down, until);
       break;
     case 1:
-      net_.partition(*router_, world_.one_in(2) ? static_cast<Node&>(*broker_) : *aggregator_, up,
-                     down, until);
+      net_.partition(some_router(), world_.one_in(2) ? static_cast<Node&>(*broker_) : *aggregator_,
+                     up, down, until);
       break;
     case 2:
-      net_.partition(*clients_[world_.below(clients_.size())], *router_, up, down, until);
+      net_.partition(*clients_[world_.below(clients_.size())], some_router(), up, down, until);
       break;
     default: {
       auto& w = *workers_[world_.below(workers_.size())];
+      if (world_.one_in(2)) {
+        net_.partition(w, some_router(), up, down, until);
+        break;
+      }
       net_.partition(w, *broker_, up, down, until);
       w.out_of_reach(until + 5s);
     }
@@ -193,6 +240,7 @@ void Simulation::store_fault() {
 
 void Simulation::retire_some() {
   any_node().retire();
+  world_.disturb(world_.now() + 25s);
   world_.reach("SIGTERM");
 }
 
@@ -225,8 +273,10 @@ bool Simulation::settled() {
     if (!c->settled()) return false;
   for (auto& w : workers_)
     if (!w->idle() || !w->executions().empty()) return false;
+  for (auto& r : routers_)
+    if (!r->idle()) return false;
   const broker::Ledger& ledger = broker_->core().ledger();
-  return ledger.live_tasks() == 0 && ledger.unacked().empty() && router_->core().inflight() == 0;
+  return ledger.live_tasks() == 0 && ledger.unacked().empty();
 }
 
 std::string Simulation::why_unsettled() {
@@ -244,6 +294,9 @@ std::string Simulation::why_unsettled() {
   for (auto& w : workers_)
     if (w->alive() && !w->idle())
       s += "; " + w->name() + " " + to_json(w->core().to_doc(w->clock()));
+  for (auto& r : routers_)
+    if (r->alive() && !r->idle())
+      s += "; " + r->name() + " " + to_json(r->core().lane().deployments_doc());
   return s;
 }
 
@@ -272,6 +325,26 @@ void Simulation::check_final() {
     shortfall = short_credit();
   }
   if (!shortfall.empty()) violate("I7", "credit did not come back: " + shortfall);
+  check_calls();
+}
+
+// Everything is at rest: each handler answers each client, and all credit is back.
+void Simulation::check_calls() {
+  if (!call_oracle_.open().empty()) violate("P5", "a call is still open at rest");
+  for (int round = 0; round < 2 * knobs_.calls.routers; ++round) {
+    for (auto& c : clients_) c->probe();
+    for (int i = 0; i < 3000 && !settled(); ++i) world_.run_until(world_.now() + 500ms);
+    if (!settled()) violate("P5", "the last calls do not end: " + why_unsettled());
+  }
+  world_.run_until(world_.now() + 1s);
+  for (auto& r : routers_) {
+    const CallLane& lane = r->core().lane();
+    if (lane.workers() != workers_.size()) violate("P5", r->name() + " has lost a worker");
+    for (auto& w : workers_)
+      if (w->core().calls().routers() != routers_.size())
+        violate("P5", w->name() + " has lost a router");
+    lane.check();
+  }
 }
 
 std::string Simulation::short_credit() {
@@ -282,7 +355,7 @@ std::string Simulation::short_credit() {
     if (d["leases"].as_int() != 0) violate("I7", "a worker still has leases");
     for (auto& w : workers_)
       if (w->name() == d["name"].as_text() && d["state"].as_text() == "up" &&
-          d["credit"].as_int() < static_cast<int64_t>(w->core().target(w->clock())))
+          d["credit"].as_int() < static_cast<int64_t>(w->core().tasks().target(w->clock())))
         return w->name() + " " + to_json(d);
   }
   return {};

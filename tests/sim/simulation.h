@@ -43,6 +43,10 @@ class Simulation {
   void fill_disk();
   void store_fault();
   void retire_some();
+  void leave_one();
+  Node& some_router() { return *routers_[world_.below(routers_.size())]; }
+  void plan_calls();
+  void watch_calls();
   void suspend_all();
   Node& any_node();
   void hit_workers(Duration until);
@@ -51,6 +55,7 @@ class Simulation {
   bool settled();
   void settle();
   void check_final();
+  void check_calls();
   std::string short_credit();  // empty: every worker's credit is whole
   std::string why_unsettled();
 
@@ -59,9 +64,10 @@ class Simulation {
   Net net_;
   Oracle oracle_;
   Executions executions_;
+  CallOracle call_oracle_;
   std::unique_ptr<BrokerNode> broker_;
   std::unique_ptr<AggregatorNode> aggregator_;
-  std::unique_ptr<RouterNode> router_;
+  std::vector<std::unique_ptr<RouterNode>> routers_;
   std::vector<std::unique_ptr<WorkerNode>> workers_;
   std::vector<std::unique_ptr<ClientNode>> clients_;
   std::vector<Node*> nodes_;

@@ -11,29 +11,60 @@ uint64_t dice(TaskId id, Token token, uint64_t salt) {
 }  // namespace
 
 WorkerNode::WorkerNode(World& world, Net& net, const Knobs& knobs, Oracle& oracle, Executions& all,
-                       Node& broker, int index)
+                       CallOracle& calls, Node& broker, std::vector<Node*> routers, int index)
     : CoreNode(world, net, "worker" + std::to_string(index)),
       knobs_(knobs),
       oracle_(oracle),
       all_(all),
       broker_(broker),
+      routers_(std::move(routers)),
       index_(index),
-      slots_(1 + static_cast<uint32_t>(world.below(knobs.slots_max))) {}
+      slots_(1 + static_cast<uint32_t>(world.below(knobs.slots_max))),
+      call_slots_(1 + static_cast<uint32_t>(world.below(knobs.calls.slots_max))),
+      offers_(choose_offers()),
+      call_threads_(world, calls, knobs.calls, *this, call_slots_) {}
+
+// Not all workers offer everything, nor on the same terms.
+std::vector<HandlerOffer> WorkerNode::choose_offers() const {
+  std::vector<HandlerOffer> offers;
+  for (uint64_t i = 0; i < knobs_.handler_kinds; ++i) {
+    offers.emplace_back();
+    offers.back().name = "h" + std::to_string(i);
+  }
+  for (const CallHandler& h : knobs_.calls.handlers) {
+    if (index_ > 0 && !knobs_.calls.graceful && world_.one_in(4)) continue;
+    offers.push_back(h.offer);
+    HandlerOffer& o = offers.back();
+    if (knobs_.calls.graceful || !world_.one_in(3)) continue;
+    o.max_ongoing = static_cast<uint32_t>(world_.below(3));
+    o.max_batch_size = 1 + static_cast<uint32_t>(world_.below(o.max_batch_size));
+  }
+  return offers;
+}
 
 void WorkerNode::boot() {
   worker::AgentOptions o;
   o.slots = slots_;
   o.prefetch_max = knobs_.prefetch_max;
-  for (uint64_t i = 0; i < knobs_.handler_kinds; ++i) o.handlers.push_back("h" + std::to_string(i));
+  for (const HandlerOffer& offer : offers_) o.handlers.push_back(offer.name);
+  o.offers = offers_;
+  o.call_slots = call_slots_;
   if (index_ == 0) o.labels = {"first"};
   o.resources = {{"cpu", uint64_t{slots_} * 10'000}};
   o.drain_timeout = 5s;
-  core_ = std::make_unique<worker::Agent>(o);
+  core_ = std::make_unique<worker::WorkerCore>(o);
   durable_ = std::make_unique<NoDurable>();
   links_ = std::make_unique<Links>(LinkOptions{Role::worker, name_, make_boot(), 0, 1s, 5s});
   links_->dial(0, Role::broker);
-  net_.dial(*this, 0, broker_, 0);
+  net_.dial(*this, worker::WorkerCore::kBroker, broker_, 0);
+  for (size_t i = 0; i < routers_.size(); ++i) {
+    const Port port = worker::WorkerCore::kFirstRouter + static_cast<Port>(i);
+    links_->dial(port, Role::router);
+    net_.dial(*this, port, *routers_[i], Router::kWorkers);
+  }
+  call_threads_.boot(offers_);
   seen_ = {};
+  calls_seen_ = {};
   make_turn();
 }
 
@@ -50,6 +81,13 @@ void WorkerNode::on_died() {
   waiting_.clear();
   outcomes_.clear();
   busy_ = 0;
+  call_threads_.died();
+}
+
+bool WorkerNode::idle() const {
+  const worker::Agent& tasks = core_->tasks();
+  return alive() && tasks.queued() + tasks.running() + tasks.unacked() == 0 &&
+         core_->calls().held() == 0 && call_threads_.idle();
 }
 
 void WorkerNode::out_of_reach(Duration until) {
@@ -70,11 +108,13 @@ Duration WorkerNode::time_of(const worker::Start& t) const {
 }
 
 void WorkerNode::before_turn(Now now, Out& out) {
+  call_threads_.tell(*core_, now, out);
   if (outcomes_.empty()) return;
-  core_->on_outcomes(std::exchange(outcomes_, {}), now, out);
+  core_->tasks().on_outcomes(std::exchange(outcomes_, {}), now, out);
 }
 
-void WorkerNode::on_effects(Now, Out& out) {
+void WorkerNode::on_effects(Now now, Out& out) {
+  call_threads_.take(now, out);
   if (out.recall) {
     for (Token token : std::exchange(waiting_, {}))
       end(token, Verdict::fail, Errc::cancelled, {}, false);
@@ -206,9 +246,10 @@ void WorkerNode::end(Token token, Verdict verdict, Errc code, std::string bytes,
 
 void WorkerNode::after_turn(Now) {
   core_->check();
-  if (core_->queued() + core_->running() > slots_ + knobs_.prefetch_max)
+  if (core_->tasks().queued() + core_->tasks().running() > slots_ + knobs_.prefetch_max)
     violate("I8", name_ + " holds more tasks than its credit");
-  const worker::AgentCounters& c = core_->counters();
+  count_calls();
+  const worker::AgentCounters& c = core_->tasks().counters();
   if (c.given_back > seen_.given_back)
     world_.reach("tasks given back", c.given_back - seen_.given_back);
   if (c.missed > seen_.missed) world_.reach("tasks missed");
@@ -219,6 +260,20 @@ void WorkerNode::after_turn(Now) {
   if (c.time_limits > seen_.time_limits) world_.reach("time limits");
   if (c.stuck > seen_.stuck) world_.reach("stuck threads");
   seen_ = c;
+}
+
+void WorkerNode::count_calls() {
+  const worker::CallCounters& c = core_->calls().counters();
+  if (c.refused > 0)
+    violate("P5", name_ + " got a batch that makes no sense, or beyond its credit");
+  if (c.repeated > 0) violate("P5", name_ + " got a batch again");
+  if (c.stuck > calls_seen_.stuck) {
+    world_.reach("stuck call threads");
+    world_.disturb(world_.now() + 20s);
+  }
+  if (c.expired > calls_seen_.expired) world_.reach("calls expired at a worker");
+  if (c.dropped > calls_seen_.dropped) world_.reach("outcomes that nobody waits for");
+  calls_seen_ = c;
 }
 
 void WorkerNode::on_note(const Note& note) {

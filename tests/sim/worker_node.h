@@ -6,7 +6,9 @@
 #include <map>
 #include <vector>
 
-#include "services/worker/core/agent.h"
+#include "services/router/core/router.h"
+#include "services/worker/core/worker_core.h"
+#include "tests/sim/call_executor.h"
 #include "tests/sim/node.h"
 #include "tests/sim/oracle.h"
 
@@ -30,13 +32,13 @@ struct Executions {
   std::map<TaskId, WorkerNode*> done;  // who did it last, while that process lives
 };
 
-class WorkerNode final : public CoreNode<worker::Agent, NoDurable> {
+class WorkerNode final : public CoreNode<worker::WorkerCore, NoDurable> {
  public:
   WorkerNode(World& world, Net& net, const Knobs& knobs, Oracle& oracle, Executions& all,
-             Node& broker, int index);
+             CallOracle& calls, Node& broker, std::vector<Node*> routers, int index);
   void excuse_running();
   const std::map<Token, Execution>& executions() const { return executions_; }
-  bool idle() { return alive() && core_->queued() + core_->running() + core_->unacked() == 0; }
+  bool idle() const;
   // Called whenever this process may be out of reach for the broker until `until`.
   void out_of_reach(Duration until);
 
@@ -53,6 +55,8 @@ class WorkerNode final : public CoreNode<worker::Agent, NoDurable> {
   void finish(Token token, uint64_t life);
   void end(Token token, Verdict verdict, Errc code, std::string bytes, bool started);
   void start_waiting();
+  std::vector<HandlerOffer> choose_offers() const;
+  void count_calls();
   void check_second_start(const worker::Start& task);
   void check_not_done(const worker::Start& task);
   Duration time_of(const worker::Start& task) const;
@@ -61,8 +65,12 @@ class WorkerNode final : public CoreNode<worker::Agent, NoDurable> {
   Oracle& oracle_;
   Executions& all_;
   Node& broker_;
+  std::vector<Node*> routers_;
   int index_;
   uint32_t slots_;
+  uint32_t call_slots_;
+  std::vector<HandlerOffer> offers_;
+  CallExecutor call_threads_;
   std::map<Token, Execution> executions_;
   std::deque<Token> waiting_;
   std::vector<worker::Outcome> outcomes_;
@@ -70,6 +78,7 @@ class WorkerNode final : public CoreNode<worker::Agent, NoDurable> {
   std::map<TaskId, std::pair<Token, bool>> done_;  // good ends told to the agent; excused
   Duration reach_from_{-1};  // executions begun before are excused
   worker::AgentCounters seen_;
+  worker::CallCounters calls_seen_;
 };
 
 }  // namespace dray::sim

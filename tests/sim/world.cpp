@@ -37,6 +37,10 @@ uint64_t some(World& w, uint64_t percent, uint64_t max) {
 }
 
 void choose_faults(World& w, Knobs& k) {
+  if (k.calls.graceful) {
+    k.retire = w.between(4s, 10s);
+    return;
+  }
   if (w.one_in(12)) return;  // a quiet seed
   k.crash_broker = mean(w, 50, 4s, 40s);
   k.crash_worker = mean(w, 40, 4s, 40s);
@@ -52,6 +56,14 @@ void choose_faults(World& w, Knobs& k) {
   k.retire = mean(w, 25, 10s, 40s);
   k.suspend = mean(w, 15, 10s, 40s);
   k.repeat_percent = some(w, 15, 20);
+}
+
+// Several of each, and the network does what it should.
+void make_graceful(Knobs& k) {
+  k.workers = std::max(k.workers, 2);
+  k.delay_max = std::min<Duration>(k.delay_max, 5ms);
+  k.poison_percent = k.long_tasks = 0;
+  k.task_time = std::min<Duration>(k.task_time, 100ms);
 }
 
 void choose_limits(World& w, Knobs& k) {
@@ -100,6 +112,8 @@ Knobs choose_knobs(World& w) {
   Duration work = k.task_time * 4 / 5 + k.lease_ttl * static_cast<int64_t>(k.long_tasks) / 10;
   k.tasks = std::min<uint64_t>(k.tasks, 2 + static_cast<uint64_t>((k.chaos + 300s) / work));
   choose_limits(w, k);
+  k.calls = choose_calls(w);
+  if (k.calls.graceful) make_graceful(k);
   choose_faults(w, k);
   return k;
 }

@@ -13,6 +13,7 @@
 
 #include "common/base/rng.h"
 #include "common/base/time.h"
+#include "tests/sim/call_plan.h"
 
 namespace dray::sim {
 
@@ -54,6 +55,10 @@ class World {
   bool verbose() const { return verbose_; }
   void trace(std::string_view who, const std::string& text);
   uint64_t events_run() const { return events_run_; }
+  // A fault that may be felt until then. Without any, oracles allow nothing.
+  void disturb(Duration until) { disturbed_until_ = std::max({disturbed_until_, until, now_}); }
+  bool disturbed() const { return disturbed_until_ >= Duration{0}; }
+  Duration disturbed_until() const { return disturbed_until_; }
 
  private:
   struct Event {
@@ -65,6 +70,7 @@ class World {
   Rng rng_;
   bool verbose_;
   Duration now_{0};
+  Duration disturbed_until_{-1};
   uint64_t next_seq_ = 0;
   uint64_t hash_ = 1;
   uint64_t events_run_ = 0;
@@ -116,6 +122,7 @@ struct Knobs {
   Duration suspend{0};  // the whole machine
   Duration clock_late{0};  // the broker's wall clock is behind all the time
   uint64_t repeat_percent = 0;  // DISPATCH messages that come twice
+  CallKnobs calls{};
 };
 Knobs choose_knobs(World& world);
 

@@ -1,0 +1,79 @@
+// The choice of a seed's knobs of the call lane.
+#include "tests/sim/call_plan.h"
+
+#include "tests/sim/world.h"
+
+namespace dray::sim {
+namespace {
+
+uint64_t some(World& w, uint64_t percent, uint64_t max) {
+  return w.percent(percent) ? 1 + w.below(max) : 0;
+}
+
+CallHandler choose_handler(World& w, int index) {
+  CallHandler h;
+  h.offer.name = "c" + std::to_string(index);
+  h.offer.max_ongoing = static_cast<uint32_t>(w.below(3));
+  if (w.percent(60)) h.offer.max_batch_size = 2 + static_cast<uint32_t>(w.below(8));
+  if (w.one_in(4)) h.offer.max_batch_bytes = 200 + w.below(2'000);
+  if (w.one_in(3)) h.offer.batch_wait_us = 1 + static_cast<uint32_t>(w.below(50'000));
+  if (w.one_in(4)) h.offer.flags |= kOfferIdempotent;
+  if (w.one_in(2)) h.offer.flags |= kOfferStreams;
+  if (w.one_in(3)) h.offer.max_models = 1 + static_cast<uint32_t>(w.below(3));
+  static constexpr Duration kTimes[] = {100us, 2ms, 20ms, 200ms};
+  h.base = w.up_to(kTimes[w.below(4)]);
+  h.each = h.base / static_cast<int64_t>(1 + w.below(10));
+  h.steady = w.one_in(3);
+  return h;
+}
+
+void choose_limits(World& w, CallOptions& o) {
+  if (w.percent(25)) o.client_calls = 1 + w.below(12);
+  if (w.percent(15)) o.client_bytes = 300 + w.below(3'000);
+  if (w.percent(15)) o.call_bytes = 500 + w.below(5'000);
+  if (w.percent(25)) o.max_queued = 1 + w.below(20);
+}
+
+// Short calls, time enough, and nobody who is in the way: then leaving hurts nobody.
+void make_graceful(CallKnobs& k) {
+  k.graceful = true;
+  k.routers = 2;
+  k.tight = k.lasting = k.poison = k.deaf = 0;
+  k.limits = CallOptions{};
+  k.read_max = std::min<Duration>(k.read_max, 20ms);
+  k.burst_max = std::min<uint64_t>(k.burst_max, 10);
+  for (CallHandler& h : k.handlers) {
+    h.base = std::min<Duration>(h.base, 20ms);
+    h.each = std::min<Duration>(h.each, 5ms);
+  }
+}
+
+}  // namespace
+
+CallKnobs choose_calls(World& w) {
+  CallKnobs k;
+  k.routers = 1 + static_cast<int>(w.below(2));
+  k.calls = w.one_in(6) ? 0 : 20 + w.below(w.one_in(4) ? 500 : 150);
+  k.burst_max = 1 + w.below(w.one_in(4) ? 60 : 8);
+  const int handlers = 1 + static_cast<int>(w.below(3));
+  for (int i = 0; i < handlers; ++i) k.handlers.push_back(choose_handler(w, i));
+  k.keys = some(w, 50, 5);
+  k.slots_max = 1 + static_cast<uint32_t>(w.below(4));
+  k.size_max = 16 + w.below(w.one_in(4) ? 2'000 : 200);
+  k.tight = some(w, 50, 60);
+  k.cancel = some(w, 50, 30);
+  k.idempotent = some(w, 50, 80);
+  k.hedge = some(w, 30, 80);
+  k.stream = some(w, 40, 60);
+  k.many_items = some(w, 30, 40);
+  k.read_max = w.one_in(3) ? 2s : 20ms;
+  k.fail = some(w, 50, 20);
+  k.lasting = some(w, 40, 15);
+  k.poison = some(w, 15, 3);
+  k.deaf = some(w, 40, 50);
+  choose_limits(w, k.limits);
+  if (w.one_in(16)) make_graceful(k);
+  return k;
+}
+
+}  // namespace dray::sim
