@@ -7,8 +7,8 @@ void ClientNode::call_some() {
   if (alive()) later([this](Now now, Out& out) { do_calls(now, out); });
 }
 
-void ClientNode::probe() {
-  if (alive()) later([this](Now now, Out& out) { do_probe(now, out); });
+void ClientNode::probe(size_t handler) {
+  if (alive()) later([this, handler](Now now, Out& out) { do_probe(handler, now, out); });
 }
 
 CallOrder ClientNode::choose_call(const CallHandler& handler) {
@@ -42,7 +42,10 @@ void ClientNode::do_calls(Now now, Out& out) {
   for (uint64_t i = 0; i < n; ++i) {
     CallOrder order = choose_call(handler);
     if (!order.easy && world_.one_in(200)) order.handler = "nobody";
+    const Duration time = order.deadline - world_.now();
     do_call(std::move(order), now, out);
+    if (world_.percent(k.cancel))
+      plan_cancel(calls_.rbegin()->first, world_.skewed(std::min<Duration>(time, 5s)));
   }
   world_.reach("bursts of calls");
 }
@@ -61,21 +64,18 @@ void ClientNode::do_call(CallOrder order, Now now, Out& out) {
   cmd.payload = Bytes(call_oracle_.payload(id));
   if (world_.verbose()) trace("calls " + std::to_string(id));
   calls_[id] = core_->calls().start(std::move(cmd), now, out);
-  if (world_.percent(knobs_.calls.cancel))
-    plan_cancel(id, world_.skewed(std::min<Duration>(time, 5s)));
 }
 
-void ClientNode::do_probe(Now now, Out& out) {
-  for (const CallHandler& h : knobs_.calls.handlers) {
-    CallOrder o;
-    o.client = this;
-    o.handler = h.offer.name;
-    o.size = 16;
-    o.may_repeat = (h.offer.flags & kOfferIdempotent) != 0;
-    o.deadline = world_.now() + 1000s;
-    do_call(std::move(o), now, out);
-    probes_.insert(calls_.rbegin()->first);
-  }
+void ClientNode::do_probe(size_t handler, Now now, Out& out) {
+  const CallHandler& h = knobs_.calls.handlers[handler];
+  CallOrder o;
+  o.client = this;
+  o.handler = h.offer.name;
+  o.size = 16;
+  o.may_repeat = (h.offer.flags & kOfferIdempotent) != 0;
+  o.deadline = world_.now() + 1000s;
+  do_call(std::move(o), now, out);
+  probes_.insert(calls_.rbegin()->first);
 }
 
 void ClientNode::plan_cancel(uint64_t call, Duration after) {

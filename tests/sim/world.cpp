@@ -63,6 +63,7 @@ void make_graceful(Knobs& k) {
   k.workers = std::max(k.workers, 2);
   k.delay_max = std::min<Duration>(k.delay_max, 5ms);
   k.poison_percent = k.long_tasks = 0;
+  k.admin = false;
   k.task_time = std::min<Duration>(k.task_time, 100ms);
 }
 
