@@ -130,9 +130,9 @@ class RandomCalls {
       s.handler = kHandlers[rng_.below(20) == 0 ? 3 : rng_.below(3)];
       if (rng_.below(2) == 0) s.key = std::string(1, static_cast<char>('a' + rng_.below(4)));
       s.window = rng_.below(4) == 0 ? 10 : 0;
-      s.deadline = std::chrono::microseconds(1 + rng_.below(60'000));
+      s.deadline = std::chrono::microseconds(1 + rng_.below(rng_.below(2) == 0 ? 60'000 : 500'000));
       s.items = static_cast<uint16_t>(1 + rng_.below(5));
-      s.flags = static_cast<uint16_t>(rng_.below(4));
+      s.flags = static_cast<uint16_t>(rng_.below(2) == 0 ? 3 : rng_.below(4));
       s.payload = std::string(rng_.below(70), 'x');
       b_.post(from, s);
       ++sent_[from];
