@@ -126,7 +126,6 @@ class CallLane {
   void finish(CallIndex call, End end, Now now);
   void refuse_open(CallIndex call, CallRefusal why, Refused told, Now now);
   void release_run(CallIndex run, bool stop);
-  void leave_queue(CallIndex call);
   void requeue(CallIndex call, Now now);
   void lose_run(CallIndex run, Now now);
   void send_back(CallIndex run, Now now);
