@@ -54,3 +54,14 @@
   X(call_repeated_without_leave, "a client repeats calls that are not idempotent")              \
   X(call_refusal_counts, "a refused repeat of a call speaks for its first sending, too")        \
   X(router_leaks_credit, "a refused request stays in flight at the router")
+  X(router_leaks_credit, "a refused request stays in flight at the router")                     \
+  X(admits_the_infeasible, "calls are taken that can not be done in time")                      \
+  X(calls_outlive_client, "calls of a client that left stay open at the router")                \
+  X(nobody_is_stopped, "workers are not told that nobody waits for a call")                     \
+  X(retries_anything, "calls that are not idempotent are executed again")                       \
+  X(lost_calls_forgotten, "calls at a lost worker do not end before their deadline")            \
+  X(credit_not_mapped, "credit for parts goes to the worker under the client's number")         \
+  X(runs_after_drain, "RUN is sent to a worker that was told nothing more comes")               \
+  X(batch_never_closed, "a batch that failed stays ongoing at the router")                      \
+  X(batch_too_large, "a batch has one item more than its handler takes")                        \
+  X(max_ongoing_ignored, "more batches run at once than the handler allows")

@@ -23,11 +23,17 @@ bool is_request(Kind kind) {
     case Kind::group_put:
     case Kind::group_watch:
       return true;
-      // Calls (the low-latency lane) come with the next issue: their kinds go here, their path is
-      // a third destination in service_for().
     default:
       return false;
   }
+}
+
+bool is_about_calls(Kind kind) {
+  return kind == Kind::call || kind == Kind::call_cancel || kind == Kind::call_credit;
+}
+
+bool is_for_workers(Kind kind) {
+  return kind == Kind::offer || kind == Kind::done || kind == Kind::drain || kind == Kind::reject;
 }
 
 bool is_for_clients(Kind kind) {
@@ -63,6 +69,12 @@ Message overloaded(const char* limit, uint64_t value, uint32_t retry_ms) {
 }  // namespace
 
 void Router::on_open(const SessionInfo& session, Now, Out& out) {
+  if (session.port == kWorkers) {
+    if (session.role == Role::worker) return lane_.on_worker_open(session);
+    out.note("wrong_door", "name=" + session.name);
+    out.close.push_back(session.id);
+    return;
+  }
   if (session.port == kBroker) {
     broker_ = session.id;
     out.note("broker_up", "epoch=" + std::to_string(session.epoch));
@@ -73,10 +85,12 @@ void Router::on_open(const SessionInfo& session, Now, Out& out) {
     Client& client = clients_[session.id];
     client.name = session.name;
     say(session.id, client, 0, Sync{0}, out);
+    lane_.on_client_open(session.id);
   }
 }
 
-void Router::on_close(SessionId session, CloseReason, Now, Out& out) {
+void Router::on_close(SessionId session, CloseReason, Now now, Out& out) {
+  if (lane_.has_worker(session)) return lane_.on_worker_close(session, now, out);
   if (session == broker_) {
     broker_ = SessionId::none;
     on_service_lost(session, "broker", out);
@@ -92,10 +106,13 @@ void Router::on_close(SessionId session, CloseReason, Now, Out& out) {
   } else if (auto it = clients_.find(session); it != clients_.end()) {
     drop_client(session, it->second, out);
     clients_.erase(it);
+    lane_.on_client_close(session, now);
   }
 }
 
-void Router::on_frames(SessionId from, const Envelope& envelope, Frames&& frames, Now, Out& out) {
+void Router::on_frames(SessionId from, const Envelope& envelope, Frames&& frames, Now now,
+                       Out& out) {
+  if (lane_.has_worker(from)) return on_worker(from, envelope, std::move(frames), now, out);
   auto it = clients_.find(from);
   if (it == clients_.end()) {
     if (from == broker_ || from == aggregator_) on_answer(from, envelope, std::move(frames), out);
@@ -103,6 +120,7 @@ void Router::on_frames(SessionId from, const Envelope& envelope, Frames&& frames
   }
   Client& client = it->second;
   Asked asked{from, client, envelope, size_of(frames)};
+  if (is_about_calls(envelope.kind)) return on_calls(asked, std::move(frames), now, out);
   if (!is_request(envelope.kind)) {
     refuse(asked, Refusal::bad_message,
            make_reject(Errc::bad_message,
@@ -121,6 +139,31 @@ void Router::on_frames(SessionId from, const Envelope& envelope, Frames&& frames
   const uint64_t fresh = client.credit.granted(options_.client_credit, client.inflight.size());
   if (fresh >= client.published + std::max<uint64_t>(1, options_.client_credit / 4))
     say(from, client, 0, Sync{client.credit.received()}, out);
+}
+
+void Router::on_calls(const Asked& asked, Frames&& frames, Now now, Out& out) {
+  auto in = decode(frames);
+  if (in)
+    return lane_.on_client_message(asked.from, asked.envelope, std::move(in->message), now, out);
+  // Whoever sent it counts the calls in it against its credit.
+  if (asked.envelope.kind == Kind::call && frames.count > 1)
+    lane_.on_client_garbage(asked.from, frames.frame[1].size() / sizeof(CallRow));
+  refuse(asked, Refusal::bad_message, make_reject(in.error().code, in.error().detail), out);
+}
+
+void Router::on_worker(SessionId from, const Envelope& envelope, Frames&& frames, Now now,
+                       Out& out) {
+  Error error = make_error(Errc::bad_message,
+                           "a worker may not send " + std::string(kind_name(envelope.kind)));
+  if (is_for_workers(envelope.kind)) {
+    auto in = decode(frames);
+    if (in) return lane_.on_worker_message(from, envelope, std::move(in->message), now, out);
+    error = in.error();
+  }
+  ++counters_.refused[static_cast<size_t>(Refusal::bad_message)];
+  if (envelope.kind != Kind::reject)
+    out.now.push_back(reply_to(from, envelope, make_reject(error.code, error.detail)));
+  out.note("bad_worker_message", "detail=" + error.detail);
 }
 
 void Router::on_request(const Asked& asked, Frames&& frames, Out& out) {
@@ -172,11 +215,13 @@ void Router::on_admin(const Asked& asked, Frames&& frames, Out& out) {
   const Admin& admin = std::get<Admin>(in->message);
   const Role target = static_cast<Role>(admin.target);
   if (target == Role::router) {
-    if (admin.verb != "status")
+    const bool deployments = admin.verb == "deployments";
+    if (admin.verb != "status" && !deployments)
       return refuse(asked, Refusal::bad_argument,
-                    make_reject(Errc::bad_argument, "router knows: status"), out);
+                    make_reject(Errc::bad_argument, "router knows: status, deployments"), out);
     ++counters_.requests[Kind::admin];
-    return say(asked.from, asked.client, asked.envelope.req, AdminReply{to_doc()}, out);
+    return say(asked.from, asked.client, asked.envelope.req,
+               AdminReply{deployments ? lane_.deployments_doc() : to_doc()}, out);
   }
   if (target != Role::broker && target != Role::aggregator)
     return refuse(asked, Refusal::bad_argument,
@@ -322,7 +367,9 @@ void Router::drop_client(SessionId id, Client& client, Out& out) {
 
 void Router::begin_drain(Now, Out& out) {
   draining_ = true;
-  out.note("draining", "inflight=" + std::to_string(inflight_));
+  lane_.begin_drain();
+  out.note("draining", "inflight=" + std::to_string(inflight_) +
+                           " calls=" + std::to_string(lane_.open_calls()));
 }
 
 void Router::refuse(const Asked& asked, Refusal refusal, Message reject, Out& out) {
@@ -354,6 +401,7 @@ void Router::say(SessionId to, Client& client, uint64_t req, Message message, Ou
 }
 
 void Router::check() const {
+  lane_.check();
   uint64_t n = 0, bytes = 0;
   for (const auto& [id, client] : clients_) {
     uint64_t own = 0;

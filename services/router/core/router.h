@@ -13,6 +13,8 @@
 //  * When a service goes, whatever it owed is refused with `unavailable`. The outcome of such a
 //    submit is not known; ids make repeating it safe.
 //  * Every refusal adds one to exactly one counter.
+//  * Calls are not forwarded but handled here, by CallLane. What a session may say follows from the
+//    port it came in at: clients and workers do not share one.
 #pragma once
 
 #include <array>
@@ -25,6 +27,7 @@
 #include "common/wire/doc.h"
 #include "common/wire/link.h"
 #include "common/wire/outbox.h"
+#include "services/router/core/call_lane.h"
 
 namespace dray {
 
@@ -49,6 +52,7 @@ struct RouterOptions {
   uint64_t inflight_bytes = uint64_t{512} << 20;  // in flight of all clients together
   uint64_t client_waits = 1024;  // open waits and watches per client
   uint32_t retry_ms = 200;  // hint in refusals
+  CallOptions calls{};
 };
 
 enum class Refusal : uint8_t {
@@ -80,16 +84,18 @@ class Router {
   static constexpr Port kClients = 0;
   static constexpr Port kBroker = 1;
   static constexpr Port kAggregator = 2;
+  static constexpr Port kWorkers = 3;
 
-  explicit Router(RouterOptions options = {}) : options_(options) {}
+  explicit Router(RouterOptions options = {}) : options_(options), lane_(options.calls) {}
 
   void on_open(const SessionInfo& session, Now now, Out& out);
   void on_close(SessionId session, CloseReason reason, Now now, Out& out);
   void on_frames(SessionId from, const Envelope& envelope, Frames&& frames, Now now, Out& out);
-  void tick(Now, Out&) {}
-  Time next_deadline() const { return kNever; }
-  void begin_drain(Now now, Out& out);  // no new submits
-  bool drained() const { return draining_ && inflight_ == 0; }
+  void tick(Now, Out&) {}  // end_turn() does what time moves
+  void end_turn(Now now, Out& out) { lane_.end_turn(now, out); }
+  Time next_deadline() const { return lane_.next_deadline(); }
+  void begin_drain(Now now, Out& out);  // no new submits, no new calls
+  bool drained() const { return draining_ && inflight_ == 0 && lane_.open_calls() == 0; }
 
   bool has_broker() const { return broker_ != SessionId::none; }
   bool has_aggregator() const { return aggregator_ != SessionId::none; }
@@ -97,6 +103,7 @@ class Router {
   size_t clients() const { return clients_.size(); }
   uint64_t inflight() const { return inflight_; }
   uint64_t inflight_bytes() const { return inflight_bytes_; }
+  const CallLane& lane() const { return lane_; }
   Doc to_doc() const;
   void check() const;  // tests: recomputes every total
 
@@ -123,6 +130,8 @@ class Router {
     uint64_t bytes;
   };
 
+  void on_calls(const Asked& asked, Frames&& frames, Now now, Out& out);
+  void on_worker(SessionId from, const Envelope& envelope, Frames&& frames, Now now, Out& out);
   void on_request(const Asked& asked, Frames&& frames, Out& out);
   void on_answer(SessionId from, const Envelope& envelope, Frames&& frames, Out& out);
   void on_admin(const Asked& asked, Frames&& frames, Out& out);
@@ -149,6 +158,7 @@ class Router {
   uint64_t inflight_ = 0;
   uint64_t inflight_bytes_ = 0;
   bool draining_ = false;
+  CallLane lane_;
 };
 
 }  // namespace dray

@@ -61,6 +61,9 @@ Doc Router::to_doc() const {
       .set("late_answers", counters_.late)
       .set("not_for_clients", counters_.not_for_clients)
       .set("watch_lost", counters_.watch_lost)
+      .set("workers", lane_.workers())
+      .set("calls", lane_.open_calls())
+      .set("call_bytes", lane_.bytes())
       .set("client_list", std::move(clients));
   return doc;
 }

@@ -411,7 +411,7 @@ TEST_CASE("admin requests for the router") {
   CHECK(reply.body["clients"].as_int() == 2);
   CHECK(reply.body["broker"].as_bool());
   b.send(kAnn, 2, admin(Role::router, "explode"));
-  CHECK(b.last_reject().detail == "router knows: status");
+  CHECK(b.last_reject().detail == "router knows: status, deployments");
   b.send(kAnn, 3, admin(Role::worker, "status"));
   CHECK(b.last_reject().code == static_cast<uint8_t>(Errc::bad_argument));
   CHECK(b.refused(Refusal::bad_argument) == 2);
