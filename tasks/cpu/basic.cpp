@@ -41,7 +41,7 @@ dray::Outcome fail_by_attempt(dray::Context& ctx) {
 
 }  // namespace
 
-DRAY_HANDLER("echo", echo);
-DRAY_HANDLER("noop", noop);
+DRAY_HANDLER("echo", dray::HandlerOptions{.idempotent = true}, echo);
+DRAY_HANDLER("noop", dray::HandlerOptions{.idempotent = true}, noop);
 DRAY_HANDLER("sleep", sleep_ms);
 DRAY_HANDLER("fail", fail_by_attempt);

@@ -1,5 +1,4 @@
-/* worker.h: everything a handler plugin needs; a stable C ABI and a header-only C++17 layer over
- * it.
+/* worker.h: everything a handler plugin needs: a header-only C++17 layer over a stable C ABI.
  *
  *   #include <dray/worker.h>
  *   DRAY_HANDLER("echo", [](dray::Context& ctx) -> dray::Outcome { return dray::ok(ctx.payload());
@@ -7,136 +6,23 @@
  *
  *   g++ -std=c++20 -O2 -fPIC -shared -fvisibility=hidden echo.cpp -o echo.so
  *
- * Part 1 is the C ABI. Part 2 (C++ only, left out when DRAY_WORKER_ABI_ONLY is defined) is what
- * people use. The header needs nothing but the standard library.
+ * The C ABI is in worker_abi.h. What is here (C++ only, left out when DRAY_WORKER_ABI_ONLY is
+ * defined) is what people use. The headers need nothing but the standard library. ModelCache, for
+ * handlers that keep several models loaded, is in model_cache.h.
  */
 #ifndef DRAY_WORKER_H_
 #define DRAY_WORKER_H_
 
-#include <stddef.h>
-#include <stdint.h>
-
-/* ---- Part 1: C ABI ---------------------------------------------------------------------------
- * Rules of growth. The major number changes when an old plugin can not work any more. Otherwise a
- * struct only grows at its end; `size` says how much of it its maker knew, so a reader uses a field
- * added after major.0 only if `size` covers it. Every pointer a task carries is valid until run
- * returns. Strings are counted, not terminated. The plugin must not let an exception out.
- */
-#define DRAY_ABI_MAJOR 1
-#define DRAY_ABI_MINOR 0
-
-#ifdef __cplusplus
-extern "C" {
-#endif
-
-typedef struct dray_str {
-  const char* data;
-  size_t size;
-} dray_str;
-
-/* Kinds of failure (set_error). */
-#define DRAY_FAIL 1 /* may be tried again */
-#define DRAY_FAIL_FINAL 2 /* never try again */
-
-/* Log levels. */
-#define DRAY_LOG_DEBUG 0
-#define DRAY_LOG_INFO 1
-#define DRAY_LOG_WARN 2
-#define DRAY_LOG_ERROR 3
-
-/* Flags of a handler. */
-#define DRAY_HANDLER_TEST_ONLY 1u /* loaded only by a worker that allows test handlers */
-
-#define DRAY_NO_DEADLINE INT64_MAX
-
-struct dray_task;
-struct dray_worker;
-struct dray_handler;
-
-/* What the worker offers. set_result, result_buffer and set_error: only from the thread that called
- * run, the last call wins; a run that calls none of them succeeds with an empty result. progress
- * and log: any thread, while run runs. All copy what they are given. */
-typedef struct dray_host {
-  size_t size;
-  void (*set_result)(const struct dray_task* task, const char* data, size_t size);
-  /* Zeroed memory of the result itself, to fill in before run returns; NULL if too large. */
-  char* (*result_buffer)(const struct dray_task* task, size_t size);
-  void (*set_error)(const struct dray_task* task, int32_t kind, const char* text, size_t size);
-  void (*progress)(const struct dray_task* task, double fraction, const char* text, size_t size);
-  void (*log)(const struct dray_worker* worker, int32_t level, const char* text, size_t size);
-} dray_host;
-
-/* The worker process; lives longer than any handler state. */
-typedef struct dray_worker {
-  size_t size;
-  const dray_host* host;
-  void* opaque; /* the worker's own */
-  dray_str name;
-  dray_str data_dir; /* where files named in payloads live; empty if not configured */
-} dray_worker;
-
-/* One execution of one task. */
-typedef struct dray_task {
-  size_t size;
-  const dray_host* host;
-  void* opaque; /* the worker's own */
-  const dray_worker* worker;
-  uint8_t id[16];
-  uint64_t token_epoch; /* (epoch, seq) grows with every lease of every task: a fencing token */
-  uint64_t token_seq;
-  uint32_t attempt; /* from 1 */
-  uint32_t reserved;
-  int64_t deadline_ns; /* CLOCK_MONOTONIC, or DRAY_NO_DEADLINE */
-  const unsigned char* cancelled; /* never NULL; read atomically; not 0: stop soon */
-  dray_str handler;
-  dray_str payload;
-  dray_str user_header;
-} dray_task;
-
-typedef struct dray_handler {
-  size_t size;
-  dray_str name; /* 1..128 of A-Z a-z 0-9 . _ - / */
-  uint32_t flags;
-  uint32_t max_concurrency; /* runs at the same time in one worker; 0: no limit */
-  void* user; /* the plugin's own */
-  /* Called once per worker, before the first run. May be NULL. Returns 0, or not 0 with a line of
-   * text in error (terminated, at most error_size bytes): then the worker refuses the plugin. */
-  int32_t (*init)(const struct dray_handler* self, const dray_worker* worker, void** state,
-                  char* error, size_t error_size);
-  void (*fini)(const struct dray_handler* self, void* state); /* may be NULL */
-  /* Up to max_concurrency threads at the same time, with the same state. */
-  void (*run)(const struct dray_handler* self, void* state, const dray_task* task);
-  /* Reserved for batching: many tasks in one call, each answered through its own callbacks. NULL.
-   */
-  void (*run_batch)(const struct dray_handler* self, void* state, const dray_task* const* tasks,
-                    size_t count);
-} dray_handler;
-
-typedef struct dray_plugin {
-  size_t size;
-  uint32_t abi_major;
-  uint32_t abi_minor;
-  const dray_handler* const* handlers;
-  size_t handler_count;
-} dray_plugin;
-
-/* The one symbol a plugin exports. The table must stay valid and unchanged. */
-typedef const dray_plugin* (*dray_plugin_entry)(void);
-#define DRAY_PLUGIN_ENTRY "dray_plugin_v1"
-
-#ifdef __cplusplus
-} /* extern "C" */
-#endif
+#include "worker_abi.h"
 
 #if defined(__cplusplus) && !defined(DRAY_WORKER_ABI_ONLY)
-/* ---- Part 2: C++ -----------------------------------------------------------------------------*/
-
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdio>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -199,7 +85,7 @@ class WorkerInfo {
   const dray_worker* worker_;
 };
 
-// One execution of one task; valid until the handler returns.
+// One execution of one task or call; valid until the handler returns.
 class Context {
  public:
   explicit Context(const dray_task* task) : task_(task) {}
@@ -227,6 +113,12 @@ class Context {
     return hex;
   }
   WorkerInfo worker() const { return WorkerInfo(task_->worker); }
+  // Which model the call is for; calls of one batch are all for the same one.
+  std::string_view model() const {
+    return is_1_1() ? std::string_view{task_->model.data, task_->model.size} : std::string_view();
+  }
+  bool is_call() const { return is_1_1() && task_->is_call != 0; }
+  uint32_t items() const { return is_1_1() ? task_->items : 1; }
 
   // True once the result is no longer wanted: one relaxed load, fine in a hot loop.
   bool cancelled() const { return __atomic_load_n(task_->cancelled, __ATOMIC_RELAXED) != 0; }
@@ -271,26 +163,77 @@ class Context {
     return data;
   }
 
+  // Sends a part of the result at once, in this thread. Blocks while the reader is behind; false:
+  // nobody reads any more, stop. A task, or a call for a whole reply, returns the parts together,
+  // in front of the result. Parts above half of the reader's window may be cut.
+  bool send(std::string_view part) {
+    if (task_->host->size < offsetof(dray_host, send_part) + sizeof(void*)) return false;
+    return task_->host->send_part(task_, part.data(), part.size()) == 0;
+  }
+
   const dray_task* raw() const { return task_; }
 
  private:
+  bool is_1_1() const { return task_->size >= offsetof(dray_task, items) + sizeof(uint32_t); }
+
   const dray_task* task_;
+};
+
+// Calls that run together; valid until the handler returns. Each gets its own outcome.
+class Batch {
+ public:
+  Batch(const dray_task* const* tasks, size_t count) : items_(count), done_(count, false) {
+    for (size_t i = 0; i < count; ++i) items_[i].emplace(tasks[i]);
+  }
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
+
+  size_t size() const { return items_.size(); }
+  Context& operator[](size_t i) { return *items_[i]; }
+  std::string_view model() const { return items_[0]->model(); }
+  // Once for each. What is not set when the handler returns has failed; after a throw, with the
+  // text of the exception.
+  inline void set(size_t i, const Outcome& outcome);
+  bool is_set(size_t i) const { return done_[i]; }
+
+ private:
+  std::vector<std::optional<Context>> items_;
+  std::vector<bool> done_;
 };
 
 struct HandlerOptions {
   bool test_only = false;  // loaded only by a worker that allows test handlers
   uint32_t max_concurrency = 0;  // runs at the same time in one worker; 0: no limit
+  // Calls only.
+  bool idempotent = false;  // may run more than once: calls of a lost worker are sent to another
+  bool streams = false;  // uses Context::send
+  uint32_t max_ongoing = 0;  // batches at the same time in one worker; 0: no limit of its own
+  uint32_t max_batch_size = 1;  // items in one batch; above 1 only with DRAY_BATCH_HANDLER
+  uint64_t max_batch_bytes = 0;  // payloads of one batch; 0: what fits in a message
+  std::chrono::microseconds batch_wait{0};  // a free worker waits so long for a batch to fill
+  uint32_t max_models = 0;  // models it keeps loaded (ModelCache); 0: it has none
 };
 
 namespace detail {
+
+inline uint32_t flags(const HandlerOptions& o) {
+  return (o.test_only ? DRAY_HANDLER_TEST_ONLY : 0) | (o.idempotent ? DRAY_HANDLER_IDEMPOTENT : 0) |
+         (o.streams ? DRAY_HANDLER_STREAMS : 0);
+}
 
 struct Entry {
   Entry(std::string handler_name, HandlerOptions options) : name(std::move(handler_name)) {
     abi.size = sizeof(abi);
     abi.name = {name.data(), name.size()};
-    abi.flags = options.test_only ? DRAY_HANDLER_TEST_ONLY : 0;
+    abi.flags = flags(options);
     abi.max_concurrency = options.max_concurrency;
     abi.user = this;
+    abi.max_batch_size = options.max_batch_size;
+    abi.max_ongoing = options.max_ongoing;
+    abi.max_batch_bytes = options.max_batch_bytes;
+    abi.batch_wait_us = static_cast<uint32_t>(
+        std::min<int64_t>(std::max<int64_t>(options.batch_wait.count(), 0), UINT32_MAX));
+    abi.max_models = options.max_models;
   }
   Entry(const Entry&) = delete;
   Entry& operator=(const Entry&) = delete;
@@ -298,6 +241,8 @@ struct Entry {
   std::string name;
   dray_handler abi{};
 };
+
+inline Entry* entry(const dray_handler* self) { return static_cast<Entry*>(self->user); }
 
 struct Registry {
   std::vector<std::unique_ptr<Entry>> entries;
@@ -335,6 +280,25 @@ void guarded(const dray_task* task, Body&& body) noexcept {
   }
 }
 
+template <class Body>
+void guarded_batch(const dray_task* const* tasks, size_t count, Body&& body) noexcept {
+  int32_t kind = DRAY_FAIL;
+  std::string text = "the handler gave no outcome";
+  Batch batch(tasks, count);
+  try {
+    body(batch);
+  } catch (const FinalError& e) {
+    kind = DRAY_FAIL_FINAL;
+    text = e.what();
+  } catch (const std::exception& e) {
+    text = e.what();
+  } catch (...) {
+    text = "unknown exception";
+  }
+  for (size_t i = 0; i < count; ++i)
+    if (!batch.is_set(i)) set_error(tasks[i], kind, text);
+}
+
 template <class Run>
 struct Stateless final : Entry {
   Stateless(std::string handler_name, HandlerOptions options, Run run)
@@ -342,23 +306,36 @@ struct Stateless final : Entry {
     abi.run = [](const dray_handler* self, void*, const dray_task* task) {
       guarded(task, [&] {
         Context ctx(task);
-        return static_cast<Stateless*>(self->user)->run_(ctx);
+        return static_cast<Stateless*>(entry(self))->run_(ctx);
       });
     };
   }
   Run run_;
 };
 
-template <class Init, class Run>
-struct Stateful final : Entry {
+template <class Run>
+struct StatelessBatch final : Entry {
+  StatelessBatch(std::string handler_name, HandlerOptions options, Run run)
+      : Entry(std::move(handler_name), options), run_(std::move(run)) {
+    abi.run_batch = [](const dray_handler* self, void*, const dray_task* const* tasks,
+                       size_t count) {
+      guarded_batch(tasks, count,
+                    [&](Batch& batch) { static_cast<StatelessBatch*>(entry(self))->run_(batch); });
+    };
+  }
+  Run run_;
+};
+
+template <class Init>
+struct WithState : Entry {
   using State = decltype(std::declval<Init&>()(std::declval<const WorkerInfo&>()));
 
-  Stateful(std::string handler_name, HandlerOptions options, Init init, Run run)
-      : Entry(std::move(handler_name), options), init_(std::move(init)), run_(std::move(run)) {
+  WithState(std::string handler_name, HandlerOptions options, Init init)
+      : Entry(std::move(handler_name), options), init_(std::move(init)) {
     abi.init = [](const dray_handler* self, const dray_worker* worker, void** state, char* error,
                   size_t error_size) -> int32_t {
       try {
-        *state = new State(static_cast<Stateful*>(self->user)->init_(WorkerInfo(worker)));
+        *state = new State(static_cast<WithState*>(entry(self))->init_(WorkerInfo(worker)));
         return 0;
       } catch (const std::exception& e) {
         std::snprintf(error, error_size, "%s", e.what());
@@ -368,14 +345,41 @@ struct Stateful final : Entry {
       return 1;
     };
     abi.fini = [](const dray_handler*, void* state) { delete static_cast<State*>(state); };
-    abi.run = [](const dray_handler* self, void* state, const dray_task* task) {
+  }
+  Init init_;
+};
+
+template <class Init, class Run>
+struct Stateful final : WithState<Init> {
+  using State = typename WithState<Init>::State;
+
+  Stateful(std::string handler_name, HandlerOptions options, Init init, Run run)
+      : WithState<Init>(std::move(handler_name), options, std::move(init)), run_(std::move(run)) {
+    this->abi.run = [](const dray_handler* self, void* state, const dray_task* task) {
       guarded(task, [&] {
         Context ctx(task);
-        return static_cast<Stateful*>(self->user)->run_(ctx, *static_cast<State*>(state));
+        auto* me = static_cast<Stateful*>(entry(self));
+        return me->run_(ctx, *static_cast<State*>(state));
       });
     };
   }
-  Init init_;
+  Run run_;
+};
+
+template <class Init, class Run>
+struct StatefulBatch final : WithState<Init> {
+  using State = typename WithState<Init>::State;
+
+  StatefulBatch(std::string handler_name, HandlerOptions options, Init init, Run run)
+      : WithState<Init>(std::move(handler_name), options, std::move(init)), run_(std::move(run)) {
+    this->abi.run_batch = [](const dray_handler* self, void* state, const dray_task* const* tasks,
+                             size_t count) {
+      guarded_batch(tasks, count, [&](Batch& batch) {
+        auto* me = static_cast<StatefulBatch*>(entry(self));
+        me->run_(batch, *static_cast<State*>(state));
+      });
+    };
+  }
   Run run_;
 };
 
@@ -405,6 +409,21 @@ template <class Run>
 bool add_handler(std::string name, Run run) {
   return add_handler(std::move(name), HandlerOptions{}, std::move(run));
 }
+template <class Run>
+bool add_batch_handler(std::string name, HandlerOptions options, Run run) {
+  return detail::add(
+      std::make_unique<detail::StatelessBatch<Run>>(std::move(name), options, std::move(run)));
+}
+template <class Init, class Run>
+bool add_batch_handler(std::string name, HandlerOptions options, Init init, Run run) {
+  return detail::add(std::make_unique<detail::StatefulBatch<Init, Run>>(
+      std::move(name), options, std::move(init), std::move(run)));
+}
+
+inline void Batch::set(size_t i, const Outcome& outcome) {
+  done_[i] = true;
+  detail::finish(items_[i]->raw(), outcome);
+}
 
 }  // namespace worker_v1
 }  // namespace dray
@@ -426,6 +445,13 @@ extern "C" __attribute__((weak, visibility("default"))) const dray_plugin* dray_
 #define DRAY_HANDLER(...)                                                              \
   [[maybe_unused]] static const bool DRAY_WORKER_CONCAT_(dray_handler_, __COUNTER__) = \
       ::dray::add_handler(__VA_ARGS__)
+// DRAY_BATCH_HANDLER(name, options, run)         run: void(Batch&)
+// DRAY_BATCH_HANDLER(name, options, init, run)   init: State(const WorkerInfo&), run: void(Batch&,
+// State&)
+// Written once for both lanes: a queued task is a batch of one.
+#define DRAY_BATCH_HANDLER(...)                                                        \
+  [[maybe_unused]] static const bool DRAY_WORKER_CONCAT_(dray_handler_, __COUNTER__) = \
+      ::dray::add_batch_handler(__VA_ARGS__)
 
 #endif /* __cplusplus && !DRAY_WORKER_ABI_ONLY */
 #endif /* DRAY_WORKER_H_ */

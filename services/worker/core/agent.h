@@ -25,6 +25,7 @@
 #include "common/wire/credit.h"
 #include "common/wire/doc.h"
 #include "common/wire/link.h"
+#include "common/wire/offer.h"
 #include "services/worker/core/holdings.h"
 #include "services/worker/core/ledger.h"
 #include "services/worker/core/pace.h"
@@ -42,6 +43,9 @@ struct AgentOptions {
   ResourceList resources;
   Duration beat = std::chrono::seconds(1);
   Duration drain_timeout = std::chrono::seconds(30);
+  // Of the call lane; the agent itself does not look at these.
+  uint32_t call_slots = 1;
+  std::vector<HandlerOffer> offers = {};  // parallel to handlers; empty: nothing can be called
 };
 
 struct AgentCounters {
@@ -77,6 +81,7 @@ class Agent {
   // SIGTERM: no new work, finish what runs, leave after drain_timeout at the latest.
   void begin_drain(Now now, Out& out);
   bool draining() const { return leaving_ || told_to_drain_; }
+  bool leaving() const { return leaving_; }  // not to be undone
   bool drained() const { return drained_; }  // out.exit was set
   int exit_code() const { return held_.running() == 0 ? 0 : 70; }  // 70: a thread does not return
 

@@ -19,6 +19,7 @@ struct BatchCall {
   Bytes payload;
   Time deadline = kNever;
   uint64_t window = 0;  // bytes of parts that may be sent before more is granted; 0: no parts
+  uint16_t items = 1;  // how much of a batch it fills
 };
 
 // Run these together, in one thread. A batch whose calls have all been stopped or have expired

@@ -11,6 +11,7 @@
 #include "common/base/time.h"
 #include "common/wire/outbox.h"
 #include "common/wire/spec.h"
+#include "services/worker/core/call_work.h"
 
 namespace dray::worker {
 
@@ -59,13 +60,19 @@ struct ProgressItem {
 struct WorkerOut : Outbox {
   std::vector<Start> start;
   std::vector<Token> cancel;  // ask these to stop; each was started
+  std::vector<BatchStart> batches;  // run these; the executors of calls keep them in order
+  std::vector<uint64_t> stop_calls;  // ask these to stop; each was in a batch
+  std::vector<CallGrant> part_grants;
   bool recall = false;  // hand back, as Outcome{started = false}, every Start that has not begun
-  bool exit = false;  // leave the process with Agent::exit_code()
+  bool exit = false;  // leave the process with WorkerCore::exit_code()
 
   void clear() {
     Outbox::clear();
     start.clear();
     cancel.clear();
+    batches.clear();
+    stop_calls.clear();
+    part_grants.clear();
     recall = false;
     exit = false;
   }

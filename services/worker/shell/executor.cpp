@@ -166,8 +166,11 @@ void Executors::loop(Executor& me) {
   Start start;
   while (take(start)) {
     Outcome outcome;
-    if (begin(me, start)) {
+    RunGate* const gate = handlers_[start.spec->handler]->gate();
+    if (begin(me, start) &&
+        (gate == nullptr || gate->enter(Clock::time_point::max(), &me.cancelled))) {
       outcome = run(me, start);
+      if (gate != nullptr) gate->leave();
     } else {
       outcome.id = start.id;
       outcome.token = start.token;

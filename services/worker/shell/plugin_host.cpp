@@ -1,4 +1,4 @@
-// PluginHost: dlopen, the checks on what a plugin claims, and the C callbacks of a running task.
+// PluginHost: dlopen and the checks on what a plugin claims.
 #include "services/worker/shell/plugin_host.h"
 
 #include <dlfcn.h>
@@ -6,38 +6,31 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cmath>
-#include <exception>
 #include <filesystem>
 #include <utility>
 
-#define DRAY_WORKER_ABI_ONLY
-#include "client/include/dray/worker.h"
+#include "services/worker/shell/plugin_run.h"
 
 namespace dray {
 namespace {
 
-static_assert(sizeof(std::atomic<bool>) == 1 && std::atomic<bool>::is_always_lock_free);
 static_assert(sizeof(size_t) == 8, "the ABI is for 64-bit machines");
 // Sizes of ABI 1.0, what every plugin has at least. They never change.
 constexpr size_t kPluginSizeV1 = 32;
 constexpr size_t kHandlerSizeV1 = 72;
-static_assert(sizeof(dray_plugin) == kPluginSizeV1 && sizeof(dray_handler) == kHandlerSizeV1);
-static_assert(sizeof(dray_task) == 136 && sizeof(dray_worker) == 56 && sizeof(dray_host) == 48);
+static_assert(sizeof(dray_plugin) == kPluginSizeV1);
+static_assert(offsetof(dray_handler, max_batch_size) == kHandlerSizeV1);
+static_assert(offsetof(dray_task, model) == 136 && offsetof(dray_host, send_part) == 48);
+// Sizes of ABI 1.1.
+constexpr size_t kHandlerSizeV11 = 96;
+static_assert(sizeof(dray_handler) == kHandlerSizeV11 && sizeof(dray_task) == 160);
+static_assert(sizeof(dray_worker) == 56 && sizeof(dray_host) == 56);
 
-constexpr std::atomic<bool> kNotCancelled{false};
 constexpr size_t kInitErrorBytes = 512;
 
 dray_str to_abi(std::string_view s) { return {s.data(), s.size()}; }
 std::string_view from_abi(dray_str s) {
   return s.size == 0 ? "" : std::string_view{s.data, s.size};
-}
-
-std::string one_line(std::string_view text) {
-  std::string line(text.substr(0, kErrorTextMax));
-  for (char& c : line)
-    if (c == '\n' || c == '\r' || c == '\0') c = ' ';
-  return line;
 }
 
 bool is_good_name(std::string_view name) {
@@ -56,73 +49,21 @@ std::string printable(std::string_view name) {
   return text;
 }
 
-// The host's side of one run; dray_task::opaque points here.
-struct Running {
-  dray_task abi{};
-  const TaskView* view = nullptr;
-  TaskOutput* out = nullptr;
-  size_t max_result_bytes = 0;
-};
-
-Running& running(const dray_task* task) { return *static_cast<Running*>(task->opaque); }
-
-void fail(TaskOutput& out, TaskOutput::Kind kind, std::string_view text) {
-  out.kind = kind;
-  out.bytes.clear();
-  out.text = text.empty() ? "failed without a reason" : one_line(text);
-}
-
-// Size the result; a result above the limit can not be cured by another attempt.
-bool resize_result(Running& run, size_t size) {
-  run.out->kind = TaskOutput::Kind::ok;
-  run.out->text.clear();
-  run.out->bytes.clear();
-  if (size > run.max_result_bytes) {
-    fail(*run.out, TaskOutput::Kind::fail_final,
-         "result of " + std::to_string(size) + " bytes is above the limit of " +
-             std::to_string(run.max_result_bytes));
-    return false;
-  }
-  return true;
-}
-
-// Nothing below may throw into a plugin, which may be plain C; out of memory ends the process.
-void host_set_result(const dray_task* task, const char* data, size_t size) noexcept {
-  Running& run = running(task);
-  if (resize_result(run, size)) run.out->bytes.assign(data, size);
-}
-
-char* host_result_buffer(const dray_task* task, size_t size) noexcept {
-  Running& run = running(task);
-  if (!resize_result(run, size)) return nullptr;
-  run.out->bytes.resize(size);
-  return run.out->bytes.data();
-}
-
-void host_set_error(const dray_task* task, int32_t kind, const char* text, size_t size) noexcept {
-  fail(*running(task).out,
-       kind == DRAY_FAIL_FINAL ? TaskOutput::Kind::fail_final : TaskOutput::Kind::fail,
-       {text, size});
-}
-
-void host_progress(const dray_task* task, double fraction, const char* text, size_t size) noexcept {
-  const TaskView& view = *running(task).view;
-  if (view.progress == nullptr) return;
-  const double bounded = std::isnan(fraction) ? 0.0 : std::clamp(fraction, 0.0, 1.0);
-  view.progress->on_progress(view, bounded, one_line({text, size}));
-}
-
-void host_log(const dray_worker* worker, int32_t level, const char* text, size_t size) noexcept {
-  auto* sink = static_cast<LogSink*>(worker->opaque);
-  if (sink != nullptr)
-    sink->on_log(std::clamp(level, DRAY_LOG_DEBUG, DRAY_LOG_ERROR), one_line({text, size}));
-}
-
-constexpr dray_host kHost{sizeof(dray_host), host_set_result, host_result_buffer,
-                          host_set_error,    host_progress,   host_log};
-
-void put_big_endian(uint8_t* to, uint64_t value) {
-  for (int i = 0; i < 8; ++i) to[i] = static_cast<uint8_t>(value >> (56 - 8 * i));
+// How a handler takes calls; fields that its plugin does not know keep their defaults.
+HandlerOffer offer_of(const dray_handler& abi) {
+  HandlerOffer offer;
+  offer.name = from_abi(abi.name);
+  offer.max_ongoing = std::min<uint32_t>(abi.max_concurrency, kItemsMax);
+  if (abi.size < kHandlerSizeV11) return offer;
+  if ((abi.flags & DRAY_HANDLER_IDEMPOTENT) != 0) offer.flags |= kOfferIdempotent;
+  if ((abi.flags & DRAY_HANDLER_STREAMS) != 0) offer.flags |= kOfferStreams;
+  offer.max_batch_size = std::max<uint32_t>(abi.max_batch_size, 1);
+  if (abi.max_ongoing != 0 && (offer.max_ongoing == 0 || abi.max_ongoing < offer.max_ongoing))
+    offer.max_ongoing = abi.max_ongoing;
+  offer.max_batch_bytes = abi.max_batch_bytes;
+  offer.batch_wait_us = abi.batch_wait_us;
+  offer.max_models = abi.max_models;
+  return offer;
 }
 
 Error plugin_error(const std::string& path, std::string_view text) {
@@ -131,13 +72,9 @@ Error plugin_error(const std::string& path, std::string_view text) {
 
 }  // namespace
 
-struct PluginHost::Impl {
-  dray_worker worker{};
-};
-
 PluginHost::PluginHost(PluginOptions options)
     : options_(std::move(options)), impl_(std::make_unique<Impl>()) {
-  impl_->worker = {sizeof(dray_worker), &kHost, options_.log, to_abi(options_.worker_name),
+  impl_->worker = {sizeof(dray_worker), &callbacks(), options_.log, to_abi(options_.worker_name),
                    to_abi(options_.data_dir)};
 }
 
@@ -192,9 +129,13 @@ Result<PluginHost::NewHandlers> PluginHost::collect(const std::string& path, voi
     DRAY_TRY(check(path, abi, fresh));
     auto handler = std::make_unique<Handler>();
     handler->abi_ = abi;
-    handler->info_ = {std::string(from_abi(abi->name)), path,
-                      (abi->flags & DRAY_HANDLER_TEST_ONLY) != 0, abi->run_batch != nullptr,
-                      abi->max_concurrency};
+    handler->info_ = {std::string(from_abi(abi->name)),
+                      path,
+                      (abi->flags & DRAY_HANDLER_TEST_ONLY) != 0,
+                      abi->run_batch != nullptr,
+                      abi->max_concurrency,
+                      offer_of(*abi)};
+    if (abi->max_concurrency != 0) handler->gate_ = std::make_unique<RunGate>(abi->max_concurrency);
     fresh.push_back(std::move(handler));
   }
   if (!options_.allow_test_handlers)
@@ -214,7 +155,13 @@ Status PluginHost::check(const std::string& path, const dray_handler* abi,
   if (!is_good_name(name))
     return plugin_error(path, quoted + ": a name is 1 to " + std::to_string(kNameBytesMax) +
                                   " of A-Z a-z 0-9 . _ - /");
-  if (abi->run == nullptr) return plugin_error(path, quoted + " has no run function");
+  if (abi->run == nullptr && abi->run_batch == nullptr)
+    return plugin_error(path, quoted + " has no run function");
+  const HandlerOffer offer = offer_of(*abi);
+  if (offer.max_batch_size > 1 && abi->run_batch == nullptr)
+    return plugin_error(path, quoted + " has a max_batch_size and no run_batch function");
+  if (auto checked = decode_offer(encode_offer(offer)); !checked)
+    return plugin_error(path, quoted + ": " + checked.error().detail);
   for (const auto& other : seen)
     if (other->info_.name == name) return plugin_error(path, quoted + " is defined twice");
   if (const Handler* other = find(name); other != nullptr)
@@ -263,39 +210,6 @@ std::vector<HandlerInfo> PluginHost::handlers() const {
   for (const auto& [name, handler] : handlers_) list.push_back(handler->info_);
   std::sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   return list;
-}
-
-void PluginHost::run(const Handler& handler, const TaskView& task, TaskOutput& out) const {
-  out.kind = TaskOutput::Kind::ok;
-  out.bytes.clear();
-  out.text.clear();
-  Running run;
-  run.view = &task;
-  run.out = &out;
-  run.max_result_bytes = options_.max_result_bytes;
-  dray_task& abi = run.abi;
-  abi.size = sizeof(dray_task);
-  abi.host = &kHost;
-  abi.opaque = &run;
-  abi.worker = &impl_->worker;
-  put_big_endian(abi.id, task.id.hi);
-  put_big_endian(abi.id + 8, task.id.lo);
-  abi.token_epoch = task.token.epoch;
-  abi.token_seq = task.token.seq;
-  abi.attempt = task.attempt;
-  abi.deadline_ns = task.deadline_ns;
-  abi.cancelled = reinterpret_cast<const unsigned char*>(
-      task.cancelled != nullptr ? task.cancelled : &kNotCancelled);
-  abi.handler = to_abi(handler.info_.name);
-  abi.payload = to_abi(task.payload);
-  abi.user_header = to_abi(task.user_header);
-  try {
-    handler.abi_->run(handler.abi_, handler.state_, &abi);
-  } catch (const std::exception& e) {
-    fail(out, TaskOutput::Kind::fail, e.what());
-  } catch (...) {
-    fail(out, TaskOutput::Kind::fail, "unknown exception");
-  }
 }
 
 }  // namespace dray

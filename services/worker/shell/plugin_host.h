@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -13,8 +14,11 @@
 #include "common/base/ids.h"
 #include "common/base/limits.h"
 #include "common/base/result.h"
+#include "common/wire/offer.h"
+#include "services/worker/shell/run_gate.h"
 
 struct dray_handler;
+struct dray_host;
 
 namespace dray {
 
@@ -33,6 +37,14 @@ class LogSink {
   virtual void on_log(int level, std::string_view text) = 0;  // level: DRAY_LOG_* of worker.h
 };
 
+// Where the parts of a streaming reply go. Called from the thread that runs the handler; blocks
+// while the reader is behind. False: nobody reads any more.
+class PartSink {
+ public:
+  virtual ~PartSink() = default;
+  virtual bool send_part(const TaskView& task, std::string_view bytes) = 0;
+};
+
 // One execution. Everything it points to must live until run() returns.
 struct TaskView {
   TaskId id;
@@ -43,6 +55,10 @@ struct TaskView {
   int64_t deadline_ns = INT64_MAX;  // steady_clock; INT64_MAX: none
   const std::atomic<bool>* cancelled = nullptr;
   ProgressSink* progress = nullptr;
+  std::string_view model;
+  bool is_call = false;
+  uint32_t items = 1;
+  PartSink* parts = nullptr;  // null: parts become the beginning of the result
 };
 
 // What came out. Reuse one object per executor: its memory is kept, so small tasks never allocate.
@@ -59,6 +75,7 @@ struct HandlerInfo {
   bool test_only = false;
   bool can_batch = false;  // has a run_batch
   uint32_t max_concurrency = 0;  // 0: no limit
+  HandlerOffer offer = {};  // how it takes calls
   bool operator==(const HandlerInfo&) const = default;
 };
 
@@ -66,12 +83,16 @@ struct HandlerInfo {
 class Handler {
  public:
   const HandlerInfo& info() const { return info_; }
+  // Keeps max_concurrency where tasks and calls of one handler meet; null: no limit. Whoever runs
+  // the handler enters first.
+  RunGate* gate() const { return gate_.get(); }
 
  private:
   friend class PluginHost;
   HandlerInfo info_;
   const dray_handler* abi_ = nullptr;
   void* state_ = nullptr;
+  std::unique_ptr<RunGate> gate_;
 };
 
 struct PluginOptions {
@@ -95,9 +116,14 @@ class PluginHost {
   const Handler* find(std::string_view name) const;
   std::vector<HandlerInfo> handlers() const;  // sorted by name
   void run(const Handler& handler, const TaskView& task, TaskOutput& out) const;
+  // Together; the handler can_batch, and there are as many outputs as tasks.
+  void run_batch(const Handler& handler, std::span<const TaskView> tasks,
+                 std::span<TaskOutput> outs) const;
 
  private:
-  struct Impl;  // the C side of this worker: dray_host, dray_worker
+  static const dray_host& callbacks();
+
+  struct Impl;  // the worker as plugins see it
   struct NameHash {
     using is_transparent = void;
     size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }

@@ -13,7 +13,8 @@
 #include "common/service/log.h"
 #include "common/service/metrics.h"
 #include "common/service/service.h"
-#include "services/worker/core/agent.h"
+#include "services/worker/core/worker_core.h"
+#include "services/worker/shell/call_executor.h"
 #include "services/worker/shell/executor.h"
 #include "services/worker/shell/plugin_host.h"
 
@@ -27,11 +28,11 @@ constexpr size_t kHandlerNamesMax = 48 * 1024;  // they all travel in the head o
 constexpr Duration kGather = 200us;
 constexpr Duration kDrainSlack = 10s;  // the agent ends its drain by itself before that
 
-// The agent, plus a deadline of the shell's own.
-class PacedAgent : public Agent {
+// The core, plus a deadline of the shell's own.
+class PacedCore : public WorkerCore {
  public:
-  using Agent::Agent;
-  Time next_deadline() const { return std::min(Agent::next_deadline(), poll_at); }
+  using WorkerCore::WorkerCore;
+  Time next_deadline() const { return std::min(WorkerCore::next_deadline(), poll_at); }
   Time poll_at = kNever;
 };
 
@@ -85,22 +86,28 @@ Status load_plugins(const Config& config, PluginHost& host) {
   if (handlers.empty()) return make_error(Errc::config, "the plugins have no handlers");
   if (handlers.size() > kHandlersMax || bytes > kHandlerNamesMax)
     return make_error(Errc::config, "the plugins have too many handlers");
+  std::vector<HandlerOffer> offers;
+  for (const HandlerInfo& h : handlers) offers.push_back(h.offer);
+  if (offer_bytes(offers) > kOfferBytesMax)
+    return make_error(Errc::config, "the plugins have too many handlers for one OFFER");
   return {};
 }
 
-uint32_t slots_of(const Config& config) {
-  const auto slots = static_cast<uint32_t>(config.integer("worker.slots"));
+uint32_t slots_of(const Config& config, const char* key) {
+  const auto slots = static_cast<uint32_t>(config.integer(key));
   return slots != 0 ? slots : std::max(1u, std::thread::hardware_concurrency());
 }
 
 AgentOptions agent_options(const Config& config, const PluginHost& host) {
   AgentOptions o;
-  o.slots = slots_of(config);
+  o.slots = slots_of(config, "worker.slots");
+  o.call_slots = slots_of(config, "worker.call_slots");
   o.prefetch_max = static_cast<uint32_t>(config.integer("worker.prefetch_max"));
   o.drain_timeout = config.duration("worker.drain_timeout");
   for (const HandlerInfo& h : host.handlers()) {
     o.handlers.push_back(h.name);
     o.handler_limits.push_back(h.max_concurrency);
+    o.offers.push_back(h.offer);
   }
   o.labels = config.strings("worker.labels");
   char hostname[256] = {};
@@ -118,7 +125,12 @@ HostOptions host_options(const Config& config) {
   o.link.role = Role::worker;
   o.link.name = config.text("worker.name");
   o.link.boot = random_boot_id();
-  o.dial = {{0, config.text("broker.endpoint"), Role::broker}};
+  o.dial = {{WorkerCore::kBroker, config.text("broker.endpoint"), Role::broker}};
+  std::vector<std::string> routers = config.strings("worker.routers");
+  if (routers.empty()) routers.push_back(config.text("router.worker_endpoint"));
+  Port port = WorkerCore::kFirstRouter;
+  for (const std::string& endpoint : routers) o.dial.push_back({port++, endpoint, Role::router});
+  o.spin = config.duration("worker.spin");
   o.drain_timeout = config.duration("worker.drain_timeout") + kDrainSlack;
   return o;
 }
@@ -152,26 +164,52 @@ void export_metrics(const Agent& agent, uint32_t slots) {
   level("dray_worker_results_unacked", "Results the broker has not confirmed.", agent.unacked());
 }
 
-// Moves work between the agent and the executors, in the loop's thread.
+void export_call_metrics(const CallAgent& calls, uint32_t slots) {
+  const CallCounters& c = calls.counters();
+  const auto total = [](const char* name, const char* help, uint64_t value) {
+    counter(name, help).set_total(value);
+  };
+  total("dray_worker_batches_total", "Batches of calls taken from routers.", c.batches);
+  total("dray_worker_calls_received_total", "Calls taken from routers.", c.calls);
+  total("dray_worker_calls_refused_total", "Calls refused: no credit, or rows that make no sense.",
+        c.refused);
+  total("dray_worker_calls_dropped_total", "Calls whose router went away.", c.dropped);
+  total("dray_worker_call_parts_total", "Parts of streaming replies.", c.parts);
+  total("dray_worker_call_part_bytes_total", "Bytes of these parts.", c.part_bytes);
+  const auto ended = [](const char* status, uint64_t value) {
+    counter("dray_worker_calls_ended_total", "Calls answered.", {{"status", status}})
+        .set_total(value);
+  };
+  ended("reply", c.replies);
+  ended("failed", c.failed);
+  ended("expired", c.expired);
+  ended("cancelled", c.cancelled);
+  const auto level = [](const char* name, const char* help, size_t value) {
+    gauge(name, help).set(static_cast<double>(value));
+  };
+  level("dray_worker_call_slots", "Batches of calls run at once.", slots);
+  level("dray_worker_routers", "Routers this worker is connected to.", calls.routers());
+  level("dray_worker_batches_running", "Batches handed to the executors.", calls.running());
+  level("dray_worker_batches_waiting", "Batches waiting here.", calls.waiting());
+  level("dray_worker_call_payload_bytes", "Payloads of calls held.", calls.payload_bytes());
+}
+
+// Moves work between the core and the executors of both lanes, in the loop's thread.
 class Bridge {
  public:
-  Bridge(PacedAgent& agent, Executors& executors) : agent_(agent), executors_(executors) {}
+  Bridge(PacedCore& core, Executors& executors, CallExecutors& callers)
+      : core_(core), executors_(executors), callers_(callers) {}
 
   void poll(Now now, WorkerOut& out) {
-    if (executors_.has_waiting() && now.mono < drained_at_ + kGather) {
-      agent_.poll_at = drained_at_ + kGather;
-      return;
-    }
-    agent_.poll_at = kNever;
-    drained_at_ = now.mono;
-    outcomes_.clear();
-    progress_.clear();
-    executors_.drain(outcomes_, progress_);
-    if (!progress_.empty()) agent_.on_progress(std::move(progress_), now, out);
-    if (!outcomes_.empty()) agent_.on_outcomes(std::move(outcomes_), now, out);
+    poll_calls(now, out);
+    poll_tasks(now, out);
   }
 
   void on_turn(WorkerOut& out) {
+    callers_.push(std::move(out.batches));  // first: latency
+    out.batches.clear();
+    callers_.stop(out.stop_calls);
+    callers_.grant(out.part_grants);
     if (out.recall) executors_.recall();
     executors_.push(std::move(out.start));
     executors_.cancel(out.cancel);
@@ -179,43 +217,82 @@ class Bridge {
   }
 
  private:
-  PacedAgent& agent_;
+  void poll_calls(Now now, WorkerOut& out) {
+    callers_.drain(batches_, parts_);
+    if (!parts_.empty()) core_.calls().on_parts(std::move(parts_), now, out);
+    if (!batches_.empty()) core_.calls().on_batches(std::move(batches_), now, out);
+    parts_.clear();
+    batches_.clear();
+  }
+
+  void poll_tasks(Now now, WorkerOut& out) {
+    if (executors_.has_waiting() && now.mono < drained_at_ + kGather) {
+      core_.poll_at = drained_at_ + kGather;
+      return;
+    }
+    core_.poll_at = kNever;
+    drained_at_ = now.mono;
+    outcomes_.clear();
+    progress_.clear();
+    executors_.drain(outcomes_, progress_);
+    if (!progress_.empty()) core_.tasks().on_progress(std::move(progress_), now, out);
+    if (!outcomes_.empty()) core_.tasks().on_outcomes(std::move(outcomes_), now, out);
+  }
+
+  PacedCore& core_;
   Executors& executors_;
+  CallExecutors& callers_;
   Time drained_at_{};
   std::vector<Outcome> outcomes_;
   std::vector<ProgressItem> progress_;
+  std::vector<BatchOutcome> batches_;
+  std::vector<CallPart> parts_;
 };
+
+ServiceHooks<PacedCore> make_hooks(const AgentOptions& options, Bridge& bridge) {
+  ServiceHooks<PacedCore> hooks;
+  hooks.not_ready = [](PacedCore& core) {  // routers come and go; a worker without one is ready
+    std::vector<std::string> reasons;
+    if (!core.tasks().attached()) reasons.push_back("no broker");
+    if (core.tasks().draining()) reasons.push_back("draining");
+    return reasons;
+  };
+  hooks.state = [](PacedCore& core, Now now) { return to_json(core.to_doc(now)); };
+  hooks.metrics = [slots = options.slots, call_slots = options.call_slots](PacedCore& core, Now) {
+    export_metrics(core.tasks(), slots);
+    export_call_metrics(core.calls(), call_slots);
+  };
+  hooks.poll = [&bridge](Now now, WorkerOut& out) { bridge.poll(now, out); };
+  return hooks;
+}
 
 int run_with(const Config& config, const PluginHost& plugins) {
   const AgentOptions options = agent_options(config, plugins);
-  PacedAgent agent(options);
+  PacedCore core(options);
   NoDurable durable;
-  Host<PacedAgent, NoDurable> host(host_options(config), agent, durable);
-  auto executors = std::make_unique<Executors>(
-      plugins, ExecutorOptions{options.slots, options.handlers, [&] { host.wake(); }});
-  Bridge bridge(agent, *executors);
+  Host<PacedCore, NoDurable> host(host_options(config), core, durable);
+  const auto wake = [&] { host.wake(); };
+  auto executors =
+      std::make_unique<Executors>(plugins, ExecutorOptions{options.slots, options.handlers, wake});
+  auto callers = std::make_unique<CallExecutors>(
+      plugins, CallExecutorOptions{options.call_slots, options.handlers,
+                                   config.duration("worker.spin"), wake});
+  Bridge bridge(core, *executors, *callers);
   host.set_on_turn([&](Now, WorkerOut& out) {
     bridge.on_turn(out);
     if (out.exit) host.request_stop();
   });
-  ServiceHooks<PacedAgent> hooks;
-  hooks.not_ready = [](PacedAgent& a) {
-    std::vector<std::string> reasons;
-    if (!a.attached()) reasons.push_back("no broker");
-    if (a.draining()) reasons.push_back("draining");
-    return reasons;
-  };
-  hooks.state = [](PacedAgent& a, Now now) { return to_json(a.to_doc(now)); };
-  hooks.metrics = [&](PacedAgent& a, Now) { export_metrics(a, options.slots); };
-  hooks.poll = [&](Now now, WorkerOut& out) { bridge.poll(now, out); };
   log_event(LogLevel::info, "started",
-            {{"slots", options.slots}, {"handlers", options.handlers.size()}});
-  int code = run_service("worker", config.text("worker.http"), host, std::move(hooks));
-  if (code == kExitOk) code = agent.exit_code();
+            {{"slots", options.slots},
+             {"call_slots", options.call_slots},
+             {"handlers", options.handlers.size()}});
+  int code = run_service("worker", config.text("worker.http"), host, make_hooks(options, bridge));
+  if (code == kExitOk) code = core.exit_code();
   log_event(LogLevel::info, "stopped", {{"code", code}});
   log_flush();
   // Threads that do not return can not be joined.
-  if (agent.running() != 0) ::_exit(code == kExitOk ? kExitStuck : code);
+  if (core.tasks().running() + core.calls().running() != 0)
+    ::_exit(code == kExitOk ? kExitStuck : code);
   return code;
 }
 

@@ -20,6 +20,8 @@ DRAY_HANDLER(
     "fine2", dray::HandlerOptions{},
     [](const dray::WorkerInfo&) -> int { throw std::runtime_error("no model file"); },
     [](dray::Context&, int&) { return dray::ok(); });
+#elif defined(VARIANT_wait_too_long)
+DRAY_HANDLER("fine3", dray::HandlerOptions{.batch_wait = std::chrono::minutes(2)}, nothing);
 #elif defined(VARIANT_test_only)
 DRAY_HANDLER("hidden", dray::HandlerOptions{.test_only = true}, nothing);
 #endif

@@ -1,0 +1,74 @@
+// Who gets what, and the common drain.
+#include "services/worker/core/worker_core.h"
+
+#include "common/base/assert.h"
+
+namespace dray::worker {
+namespace {
+CallAgentOptions call_options(const AgentOptions& options) {
+  CallAgentOptions o;
+  o.slots = options.call_slots;
+  o.offers = options.offers;
+  o.drain_timeout = options.drain_timeout;
+  return o;
+}
+}  // namespace
+
+WorkerCore::WorkerCore(AgentOptions options) : tasks_(options), calls_(call_options(options)) {}
+
+void WorkerCore::on_open(const SessionInfo& info, Now now, Out& out) {
+  if (info.role == Role::router)
+    calls_.on_open(info, now, out);
+  else
+    tasks_.on_open(info, now, out);
+}
+
+void WorkerCore::on_close(SessionId id, CloseReason reason, Now now, Out& out) {
+  if (calls_.has(id))
+    calls_.on_close(id, reason, now, out);
+  else
+    tasks_.on_close(id, reason, now, out);
+}
+
+void WorkerCore::on_message(SessionId from, const Envelope& envelope, Message&& message, Now now,
+                            Out& out) {
+  if (calls_.has(from))
+    calls_.on_message(from, envelope, std::move(message), now, out);
+  else
+    tasks_.on_message(from, envelope, std::move(message), now, out);
+}
+
+void WorkerCore::tick(Now now, Out& out) {
+  if (now.mono >= tasks_.next_deadline()) tasks_.tick(now, out);
+  if (now.mono >= calls_.next_deadline()) calls_.tick(now, out);
+}
+
+void WorkerCore::begin_drain(Now now, Out& out) {
+  tasks_.begin_drain(now, out);
+  calls_.begin_drain(now, out);
+}
+
+void WorkerCore::end_turn(Now now, Out& out) {
+  if (calls_.stuck()) tasks_.begin_drain(now, out);
+  if (tasks_.leaving())
+    calls_.begin_drain(now, out);
+  else
+    calls_.set_draining(tasks_.draining(), now, out);
+  calls_.end_turn(now, out);
+  out.exit = drained() && !exit_told_;  // the agent speaks only for itself
+  exit_told_ = exit_told_ || out.exit;
+}
+
+void WorkerCore::check() const {
+  tasks_.check();
+  calls_.check();
+  DRAY_ASSERT(!exit_told_ || drained());
+}
+
+Doc WorkerCore::to_doc(Now now) const {
+  Doc doc = tasks_.to_doc(now);
+  doc.set("calls", calls_.to_doc(now));
+  return doc;
+}
+
+}  // namespace dray::worker
