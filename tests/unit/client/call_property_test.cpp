@@ -55,9 +55,9 @@ struct Storm {
     routers[i].session = h.open(static_cast<Port>(i), rng.chance(200'000) ? 0 : kClientCalls);
   }
   void start() {
-    CallCmd c = h.cmd("h" + std::to_string(rng.below(3)),
-                      std::chrono::milliseconds(1 + rng.below(400)),
-                      rng.chance(500'000) ? kCallIdempotent : uint16_t{0});
+    CallCmd c =
+        h.cmd("h" + std::to_string(rng.below(3)), std::chrono::milliseconds(1 + rng.below(400)),
+              rng.chance(500'000) ? kCallIdempotent : uint16_t{0});
     if (rng.chance(200'000)) c.window = 1 + rng.below(100);
     std::string payload = "p" + std::to_string(calls.size());
     c.payload = Bytes::copy(payload);
@@ -129,8 +129,8 @@ struct Storm {
     for (FakeRouter& r : routers) {
       if (r.session == SessionId::none) continue;
       for (uint64_t n = rng.below(3); n > 0; --n) answer(r);
-      r.granted = std::max(r.granted, r.received + kClientCalls - std::min<uint64_t>(
-                                                                      r.open.size(), kClientCalls));
+      r.granted = std::max(
+          r.granted, r.received + kClientCalls - std::min<uint64_t>(r.open.size(), kClientCalls));
       h.grant(r.session, r.granted);
     }
     receive();
