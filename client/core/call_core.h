@@ -129,6 +129,7 @@ class CallCore {
     SessionInfo info;
     CreditTaker credit;
     size_t in_flight = 0;
+    uint64_t chosen = 0;  // stamp of the last choice, so that equals take turns
     Time leaving_until{};
     std::vector<uint64_t> cancels;  // numbers of sendings
     RowsBuilder<CallCreditRow> grants;
@@ -194,6 +195,7 @@ class CallCore {
   uint32_t last_lane_ = kNone;
 
   std::vector<Router> routers_;  // open sessions, in opening order
+  uint64_t choices_ = 0;
   std::vector<Batch> batches_;  // the first batches_used_ belong to this turn
   size_t batches_used_ = 0;
   std::vector<uint64_t> growing_;  // streams whose reader took something

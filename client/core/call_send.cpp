@@ -34,15 +34,17 @@ bool CallCore::other_router(SessionId not_this, Now now) const {
   });
 }
 
-// The router with the fewest calls in flight, of those with credit. One that is leaving counts only
-// if all are: then its refusal is the truth to tell.
+// The router with the fewest calls in flight, of those with credit; equals take turns. One that is
+// leaving counts only if all are: then its refusal is the truth to tell.
 CallCore::Router* CallCore::choose(Now now) {
   Router* best = nullptr;
   bool all_leave = !other_router(SessionId::none, now);
   for (Router& r : routers_) {
     if (r.credit.available() == 0 || (r.leaving_until > now.mono && !all_leave)) continue;
-    if (!best || r.in_flight < best->in_flight) best = &r;
+    if (!best || std::pair(r.in_flight, r.chosen) < std::pair(best->in_flight, best->chosen))
+      best = &r;
   }
+  if (best) best->chosen = ++choices_;
   return best;
 }
 

@@ -5,12 +5,12 @@ namespace dray::inline client_v1 {
 
 void ClientImpl::on_turn(ClientOut& out) {
   if (out.events.empty() && !desk_.has_news(out)) return;
+  publish_counters();  // before anybody is told
   desk_.enter(out);
   for (Event& event : out.events) on_event(event);
   out.events.clear();
   run_callbacks();
   desk_.leave(out);
-  publish_counters();
 }
 
 void ClientImpl::publish_counters() {
