@@ -47,6 +47,8 @@ class Histogram {
  public:
   explicit Histogram(std::span<const double> bounds);  // upper bounds, ascending
   void observe(double value);
+  // For a histogram that a core keeps itself: `upto[i]` values were at most bounds()[i].
+  void set_totals(std::span<const uint64_t> upto, uint64_t count, double sum);
   const std::vector<double>& bounds() const { return bounds_; }
   // Not cumulative; the last one is for values above every bound.
   uint64_t bucket(size_t i) const { return buckets_[i].load(std::memory_order_relaxed); }

@@ -60,7 +60,9 @@ void CallLane::hedge(Now now) {
     ++o.attempts;
     ++totals_.hedges;
     ++d.totals.hedges;
-    run_call(open_batch(replica, h.key, now), copy, now);
+    const BatchIndex batch = open_batch(replica, h.key, now);
+    begin_run(batch, 1, h.payload.size());
+    run_call(batch, copy, now);
   }
 }
 
@@ -187,8 +189,7 @@ void CallLane::launch(uint32_t replica, uint32_t key, uint32_t target, Now now) 
     scratch_.push_back(call);
     d.pop(table_, call);
   }
-  workers_[replicas_[replica].worker].runs.begin_batch(
-      workers_[replicas_[replica].worker].credit.sent() - 1, scratch_.size(), bytes, q.name);
+  begin_run(batch, scratch_.size(), bytes);
   for (CallIndex call : scratch_) {
     CallRecord& c = table_[call];
     c.gathered = now.mono - std::max(gathering, std::min(c.arrived, now.mono));
@@ -223,6 +224,14 @@ BatchIndex CallLane::open_batch(uint32_t replica, uint32_t key, Now now) {
   d.free_turn = 0;
   use_model(replica, key);
   return i;
+}
+
+void CallLane::begin_run(BatchIndex batch, size_t calls, uint64_t bytes) {
+  const BatchRecord& b = table_.batch(batch);
+  const Replica& r = replicas_[b.replica];
+  Worker& w = workers_[r.worker];
+  w.runs.begin_batch(w.credit.sent() - 1, calls, bytes,
+                     deployments_[r.deployment]->keys[b.key].name);
 }
 
 void CallLane::run_call(BatchIndex batch, CallIndex call, Now now) {

@@ -30,7 +30,9 @@ void CallLane::finish(CallIndex call, End end, Now now) {
   bytes_ -= c.payload.size();
   --open_;
   timers_.remove(table_.calls(), call);
-  if (c.state == CallState::queued) leave_queue(call);
+  if (c.state == CallState::queued) d.pop(table_, call);
+  --d.keys[c.key].users;
+  d.release_key(c.key);
   if (c.twin != kNoSlot) release_run(c.twin, end.run != c.twin);
   release_run(call, end.run != call);
 }
@@ -61,13 +63,6 @@ void CallLane::release_run(CallIndex run, bool stop) {
   workers_[worker].runs.stop(c.number);
   touch_worker(worker);
   ++totals_.stops;
-}
-
-void CallLane::leave_queue(CallIndex call) {
-  Deployment& d = *deployments_[table_[call].deployment];
-  const uint32_t key = table_[call].key;
-  d.pop(table_, call);
-  d.release_key(key);
 }
 
 void CallLane::requeue(CallIndex call, Now now) {

@@ -130,6 +130,7 @@ void CallLane::admit(const Arrival& a, const CallRow& row, Bytes payload, Now no
   client.bytes += row.len;
   bytes_ += row.len;
   ++open_;
+  ++d.keys[a.key].users;
   d.retries.earn();
   d.hedges.earn();
   timers_.push(table_.calls(), c.deadline, i);

@@ -126,7 +126,6 @@ class CallLane {
   void finish(CallIndex call, End end, Now now);
   void refuse_open(CallIndex call, CallRefusal why, Refused told, Now now);
   void release_run(CallIndex run, bool stop);
-  void leave_queue(CallIndex call);
   void requeue(CallIndex call, Now now);
   void lose_run(CallIndex run, Now now);
   void send_back(CallIndex run, Now now);
@@ -156,6 +155,7 @@ class CallLane {
   Time launch_at(const Deployment& d, const KeyQueue& q, uint32_t target) const;
   void launch(uint32_t replica, uint32_t key, uint32_t target, Now now);
   BatchIndex open_batch(uint32_t replica, uint32_t key, Now now);
+  void begin_run(BatchIndex batch, size_t calls, uint64_t bytes);
   void run_call(BatchIndex batch, CallIndex call, Now now);
   void arm_hedge(CallIndex call, Now now);
   uint32_t choose(Deployment& d, KeyQueue& q, Now now);

@@ -17,7 +17,7 @@ uint32_t Deployment::find_key(const std::string& key_name) {
 void Deployment::release_key(uint32_t key) {
   KeyQueue& q = keys[key];
   // The empty key is the one of all handlers without models: not worth making again and again.
-  if (!q.calls.empty() || q.batches > 0 || !q.homes.empty() || q.name.empty()) return;
+  if (q.users > 0 || q.batches > 0 || !q.homes.empty() || q.name.empty()) return;
   key_ids.erase(q.name);
   q = KeyQueue{};
   keys.give_back(key);

@@ -2,8 +2,8 @@
 // offer it, and what was learned about how long it takes.
 //
 // Calls wait in one queue per model key, so that a batch never mixes keys, each in the order of
-// deadlines (EDF). A key is remembered while calls wait for it, batches of it run, or a replica has
-// its model.
+// deadlines (EDF). A key is remembered while calls of it are open, batches of it run, or a replica
+// has its model.
 #pragma once
 
 #include <string>
@@ -36,6 +36,7 @@ struct KeyQueue {
   uint64_t items = 0;
   uint64_t bytes = 0;
   uint32_t waiting_pos = kNoSlot;  // in Deployment.waiting
+  uint32_t users = 0;  // open calls
   uint32_t batches = 0;  // ongoing
   std::vector<uint32_t> homes;  // replicas that have the model or load it
   uint32_t loading = kNoSlot;  // replica that loads it: its first batch there runs

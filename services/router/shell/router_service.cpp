@@ -4,6 +4,7 @@
 #include "common/service/metrics.h"
 #include "common/service/service.h"
 #include "services/router/core/router.h"
+#include "services/router/shell/call_metrics.h"
 
 namespace dray {
 namespace {
@@ -13,17 +14,24 @@ RouterOptions router_options(const Config& c) {
   o.client_credit = static_cast<uint64_t>(c.integer("router.client_credit"));
   o.client_bytes = c.size("router.client_bytes");
   o.inflight_bytes = c.size("router.inflight_bytes");
+  o.calls.client_calls = static_cast<uint64_t>(c.integer("router.client_calls"));
+  o.calls.client_bytes = o.client_bytes;
+  o.calls.call_bytes = c.size("router.call_bytes");
+  o.calls.max_queued = static_cast<uint64_t>(c.integer("router.max_queued"));
+  o.calls.default_deadline = c.duration("router.call_deadline");
   return o;
 }
 
 HostOptions host_options(const Config& c) {
   HostOptions o;
   o.link.role = Role::router;
-  o.link.name = "router";
+  o.link.name = c.text("router.name");
   o.link.boot = random_boot_id();
-  o.listen = {{Router::kClients, c.text("router.endpoint")}};
+  o.listen = {{Router::kClients, c.text("router.endpoint")},
+              {Router::kWorkers, c.text("router.worker_endpoint")}};
   o.dial = {{Router::kBroker, c.text("broker.endpoint"), Role::broker},
             {Router::kAggregator, c.text("aggregator.endpoint"), Role::aggregator}};
+  o.spin = c.duration("router.spin");
   o.drain_timeout = 5s;
   return o;
 }
@@ -61,6 +69,7 @@ void export_metrics(const Router& core) {
   level("dray_router_clients", "Connected clients.", core.clients());
   level("dray_router_inflight", "Requests in flight.", core.inflight());
   level("dray_router_inflight_bytes", "Bytes of requests in flight.", core.inflight_bytes());
+  export_call_metrics(core.lane());
 }
 
 }  // namespace
