@@ -51,4 +51,6 @@
   X(client_tells_twice, "a client tells a result twice")                                        \
   X(client_trusts_pushes, "a client does not WAIT for what was not pushed")                     \
   X(waits_lost_with_session, "a client forgets its WAITs with the session")                     \
-  X(router_leaks_credit, "a refused request stays in flight at the router")
+  X(router_leaks_credit, "a refused request stays in flight at the router")                     \
+  X(late_call_started, "a worker starts calls after their deadline")                            \
+  X(call_slot_not_freed, "the last DONE of a batch does not free its slot")
