@@ -173,6 +173,17 @@ void Histogram::observe(double value) {
   sum_.fetch_add(value, std::memory_order_relaxed);
 }
 
+void Histogram::set_totals(std::span<const uint64_t> upto, uint64_t count, double sum) {
+  DRAY_ASSERT(upto.size() == bounds_.size());
+  uint64_t below = 0;
+  for (size_t i = 0; i < upto.size(); ++i) {
+    buckets_[i].store(upto[i] - below, std::memory_order_relaxed);
+    below = upto[i];
+  }
+  buckets_.back().store(count - below, std::memory_order_relaxed);
+  sum_.store(sum, std::memory_order_relaxed);
+}
+
 Counter& counter(std::string_view name, std::string_view help, const MetricLabels& labels) {
   return *std::get<0>(
       registry().find(name, help, labels, 0, [] { return std::make_unique<Counter>(); }));

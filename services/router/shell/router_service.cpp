@@ -75,7 +75,7 @@ void export_metrics(const Router& core) {
 }  // namespace
 
 int run_router(const Config& config) {
-  start_log(config, "router");
+  start_log(config, config.text("router.name"));
   Router core(router_options(config));
   NoDurable durable;
   Host<Router, NoDurable> host(host_options(config), core, durable);
