@@ -236,8 +236,8 @@ check 0 drain worker-1 --off
 check 3 drain nobody && err 'dray workers'
 
 step "back-pressure, side by side, long paths"
-check 0 up --detach --dir "$OTHER" --set broker.tasks_max=300 -o json
-check 6 submit sleep 1000 --count 600 --timeout 1s --dir "$OTHER" && err 'overloaded'
+check 0 up --detach --dir "$OTHER" --set broker.tasks_max=1500 -o json
+check 6 submit sleep 1000 --count 3000 --timeout 1s --dir "$OTHER" && err 'overloaded'
 check 0 submit echo here --wait && out here
 check 0 down --dir "$OTHER"
 check 0 up --detach --dir "$LONG" && out 'reached through'
