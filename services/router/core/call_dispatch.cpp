@@ -152,6 +152,15 @@ uint32_t CallLane::drop_late(Deployment& d, uint32_t key, Now now) {
     const KeyQueue& q = d.keys[key];
     const CallIndex head = q.calls.top().call;
     const CallRecord& c = table_[head];
+    // A replica that takes less may have come after it was let in.
+    if (c.items > d.max_batch_size) {
+      refuse_open(head, CallRefusal::batch_items, {d.max_batch_size, 0}, now);
+      continue;
+    }
+    if (c.payload.size() > d.max_batch_bytes) {
+      refuse_open(head, CallRefusal::batch_bytes, {d.max_batch_bytes, 0}, now);
+      continue;
+    }
     // By the time its caller gave, not by what is left of that.
     const uint32_t target = std::max<uint32_t>(d.target(c.deadline - c.arrived), c.items);
     const Duration takes = d.takes(static_cast<double>(std::min<uint64_t>(target, q.items)));
