@@ -63,4 +63,6 @@
   X(runs_after_drain, "RUN is sent to a worker that was told nothing more comes")               \
   X(batch_never_closed, "a batch that failed stays ongoing at the router")                      \
   X(batch_too_large, "a batch has one item more than its handler takes")                        \
-  X(max_ongoing_ignored, "more batches run at once than the handler allows")
+  X(max_ongoing_ignored, "more batches run at once than the handler allows")                    \
+  X(late_call_started, "a worker starts calls after their deadline")                            \
+  X(call_slot_not_freed, "the last DONE of a batch does not free its slot")

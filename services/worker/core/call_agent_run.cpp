@@ -3,6 +3,7 @@
 
 #include "common/base/assert.h"
 #include "common/base/limits.h"
+#include "common/base/mutant.h"
 #include "services/worker/core/call_agent.h"
 
 namespace dray::worker {
@@ -34,7 +35,7 @@ void CallAgent::start_ready(Now now, Out& out) {
 
 // Answers the calls of a waiting batch that came too late. True: no call is left, it is gone.
 bool CallAgent::drop_dead(Batches::iterator it, Now now, Out& out) {
-  const size_t n = it->second.calls.size();
+  const size_t n = DRAY_MUTANT(late_call_started) ? 0 : it->second.calls.size();
   for (size_t i = 0; i < n; ++i) {
     const Call& call = it->second.calls[i];
     if (call.ended || call.deadline > now.mono) continue;
@@ -114,7 +115,7 @@ bool CallAgent::end_call(Batches::iterator it, size_t i, DoneRow row, Bytes byte
   if (Peer* peer = find(batch.router); peer != nullptr) {
     count(static_cast<CallEnd>(row.status));
     row.call = call.theirs;
-    if (last) row.flags |= kDoneFreesSlot;
+    if (last && !DRAY_MUTANT(call_slot_not_freed)) row.flags |= kDoneFreesSlot;
     say(*peer, row, std::move(bytes), now, out);
     peer->calls.erase(call.theirs);
   } else {

@@ -13,9 +13,7 @@
 #include "common/service/log.h"
 #include "common/service/metrics.h"
 #include "common/service/service.h"
-#include "services/worker/core/worker_core.h"
-#include "services/worker/shell/call_executor.h"
-#include "services/worker/shell/executor.h"
+#include "services/worker/shell/bridge.h"
 #include "services/worker/shell/plugin_host.h"
 
 namespace dray::worker {
@@ -24,17 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 constexpr int kExitStuck = 70;
 constexpr size_t kHandlerNamesMax = 48 * 1024;  // they all travel in the head of one ATTACH
-// While executors have work, outcomes gather for so long before the loop looks at them again.
-constexpr Duration kGather = 200us;
 constexpr Duration kDrainSlack = 10s;  // the agent ends its drain by itself before that
-
-// The core, plus a deadline of the shell's own.
-class PacedCore : public WorkerCore {
- public:
-  using WorkerCore::WorkerCore;
-  Time next_deadline() const { return std::min(WorkerCore::next_deadline(), poll_at); }
-  Time poll_at = kNever;
-};
 
 class HandlerLog : public LogSink {
   void on_log(int level, std::string_view text) override {
@@ -193,61 +181,6 @@ void export_call_metrics(const CallAgent& calls, uint32_t slots) {
   level("dray_worker_batches_waiting", "Batches waiting here.", calls.waiting());
   level("dray_worker_call_payload_bytes", "Payloads of calls held.", calls.payload_bytes());
 }
-
-// Moves work between the core and the executors of both lanes, in the loop's thread.
-class Bridge {
- public:
-  Bridge(PacedCore& core, Executors& executors, CallExecutors& callers)
-      : core_(core), executors_(executors), callers_(callers) {}
-
-  void poll(Now now, WorkerOut& out) {
-    poll_calls(now, out);
-    poll_tasks(now, out);
-  }
-
-  void on_turn(WorkerOut& out) {
-    callers_.push(std::move(out.batches));  // first: latency
-    out.batches.clear();
-    callers_.stop(out.stop_calls);
-    callers_.grant(out.part_grants);
-    if (out.recall) executors_.recall();
-    executors_.push(std::move(out.start));
-    executors_.cancel(out.cancel);
-    out.start.clear();
-  }
-
- private:
-  void poll_calls(Now now, WorkerOut& out) {
-    callers_.drain(batches_, parts_);
-    if (!parts_.empty()) core_.calls().on_parts(std::move(parts_), now, out);
-    if (!batches_.empty()) core_.calls().on_batches(std::move(batches_), now, out);
-    parts_.clear();
-    batches_.clear();
-  }
-
-  void poll_tasks(Now now, WorkerOut& out) {
-    if (executors_.has_waiting() && now.mono < drained_at_ + kGather) {
-      core_.poll_at = drained_at_ + kGather;
-      return;
-    }
-    core_.poll_at = kNever;
-    drained_at_ = now.mono;
-    outcomes_.clear();
-    progress_.clear();
-    executors_.drain(outcomes_, progress_);
-    if (!progress_.empty()) core_.tasks().on_progress(std::move(progress_), now, out);
-    if (!outcomes_.empty()) core_.tasks().on_outcomes(std::move(outcomes_), now, out);
-  }
-
-  PacedCore& core_;
-  Executors& executors_;
-  CallExecutors& callers_;
-  Time drained_at_{};
-  std::vector<Outcome> outcomes_;
-  std::vector<ProgressItem> progress_;
-  std::vector<BatchOutcome> batches_;
-  std::vector<CallPart> parts_;
-};
 
 ServiceHooks<PacedCore> make_hooks(const AgentOptions& options, Bridge& bridge) {
   ServiceHooks<PacedCore> hooks;
