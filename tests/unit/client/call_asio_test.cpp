@@ -1,13 +1,14 @@
 // asio.h: outcomes arrive on the handler's executor, which is kept alive until then.
+// clang-format off
+#include "tests/unit/client/fake_router.h"
+#include "client/include/dray/asio.h"  // after the wire's headers: both have a CallEnd
+// clang-format on
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/use_future.hpp>
-
-#include "client/include/dray/asio.h"
-#include "tests/unit/client/fake_router.h"
 
 using namespace dray;
 using test::fresh_endpoint;

@@ -1,9 +1,9 @@
 // The whole client library against a scripted router on a real socket: every form of a call, from
 // several threads and from callbacks, and what shutdown makes of open ones.
+// clang-format off
 #include "tests/unit/client/fake_router.h"
-
-// After the wire's headers: both have a CallEnd.
-#include "client/include/dray/client.h"
+#include "client/include/dray/client.h"  // after the wire's headers: both have a CallEnd
+// clang-format on
 
 using namespace dray;
 using namespace std::chrono_literals;
