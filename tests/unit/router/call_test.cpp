@@ -367,8 +367,14 @@ TEST_CASE("a router that drains refuses new calls and ends the others") {
   CHECK(b.answer(ann, 3).row.retry_after_ms == 0);
   CHECK_FALSE(b.router.drained());
   b.done(w, b.run(w, 0).row.call);
+  CHECK(b.drains[ann].empty());
   b.done(w, b.run(w, 1).row.call);
   CHECK(b.router.drained());
+  CHECK(b.drains[ann] == std::vector<bool>{true});  // what has no end now was not taken
+  const SessionId bob = b.client(11);
+  CHECK(b.drains[bob] == std::vector<bool>{true});
+  b.end_turn();
+  CHECK(b.drains[ann].size() == 1);
 }
 
 TEST_CASE("a worker and a client use different doors") {
