@@ -1,5 +1,7 @@
 // For tests: recomputes what the call lane keeps, from its tables.
+#include <map>
 #include <set>
+#include <utility>
 
 #include "common/base/assert.h"
 #include "services/router/core/call_lane.h"
@@ -100,6 +102,7 @@ void CallLane::check() const {
   check_clients();
   check_batches();
   uint64_t queued = 0, in_queues = 0;
+  std::map<std::pair<uint32_t, uint32_t>, uint32_t> users;
   for (const auto& d : deployments_) {
     check_deployment(*d);
     queued += d->queued;
@@ -107,10 +110,14 @@ void CallLane::check() const {
   for (CallIndex i = 0; i < table_.calls().slots(); ++i) {
     const CallRecord& c = table_[i];
     in_queues += c.state == CallState::queued;
+    if (!c.is_hedge && (c.state == CallState::queued || c.state == CallState::running))
+      ++users[{c.deployment, c.key}];
     if (c.state == CallState::ended) DRAY_ASSERT(c.batch != kNoSlot && c.twin == kNoSlot);
     if (c.twin != kNoSlot) DRAY_ASSERT(table_[c.twin].twin == i);
   }
   DRAY_ASSERT(queued == in_queues);
+  for (const auto& [key, n] : users)
+    DRAY_ASSERT(deployments_[key.first]->keys[key.second].users == n);
 }
 
 }  // namespace dray

@@ -145,11 +145,6 @@ bool CallLane::try_launch(uint32_t deployment, uint32_t key, Now now) {
   return true;
 }
 
-// A replica that came later may take less than those before it.
-bool CallLane::outgrows(const Deployment& d, const CallRecord& c) {
-  return (c.items > 1 && c.items > d.max_batch_size) || c.payload.size() > d.max_batch_bytes;
-}
-
 // Refuses the heads that would be late in the batch to be formed, and returns what that aims for; 0
 // if no call is left. The batch is never made smaller for a head: that costs far more calls.
 uint32_t CallLane::drop_late(Deployment& d, uint32_t key, Now now) {
@@ -157,10 +152,13 @@ uint32_t CallLane::drop_late(Deployment& d, uint32_t key, Now now) {
     const KeyQueue& q = d.keys[key];
     const CallIndex head = q.calls.top().call;
     const CallRecord& c = table_[head];
-    if (outgrows(d, c)) {
-      const bool items = c.items > d.max_batch_size;
-      refuse_open(head, items ? CallRefusal::batch_items : CallRefusal::batch_bytes,
-                  {items ? d.max_batch_size : d.max_batch_bytes, 0}, now);
+    // A replica that takes less may have come after it was let in.
+    if (c.items > d.max_batch_size) {
+      refuse_open(head, CallRefusal::batch_items, {d.max_batch_size, 0}, now);
+      continue;
+    }
+    if (c.payload.size() > d.max_batch_bytes) {
+      refuse_open(head, CallRefusal::batch_bytes, {d.max_batch_bytes, 0}, now);
       continue;
     }
     // By the time its caller gave, not by what is left of that.

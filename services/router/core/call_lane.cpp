@@ -98,8 +98,7 @@ bool CallLane::refuse_row(const Arrival& a, const CallRow& row, Now now) {
     return no(CallRefusal::client_bytes, options_.client_bytes, options_.retry_ms);
   if (bytes_ + row.len > options_.call_bytes || table_.full())
     return no(CallRefusal::call_bytes, options_.call_bytes, options_.retry_ms);
-  if (row.items > d.max_batch_size && row.items > 1)
-    return no(CallRefusal::batch_items, d.max_batch_size);
+  if (row.items > d.max_batch_size) return no(CallRefusal::batch_items, d.max_batch_size);
   if (row.len > d.max_batch_bytes) return no(CallRefusal::batch_bytes, d.max_batch_bytes);
   if (d.queued >= options_.max_queued)
     return no(CallRefusal::max_queued, options_.max_queued, options_.retry_ms);

@@ -151,7 +151,6 @@ class CallLane {
   void dispatch(Now now);
   void collect_heads();
   bool try_launch(uint32_t deployment, uint32_t key, Now now);
-  static bool outgrows(const Deployment& d, const CallRecord& c);
   uint32_t drop_late(Deployment& d, uint32_t key, Now now);
   Time launch_at(const Deployment& d, const KeyQueue& q, uint32_t target) const;
   void launch(uint32_t replica, uint32_t key, uint32_t target, Now now);

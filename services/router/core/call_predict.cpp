@@ -63,7 +63,8 @@ Time CallLane::predict(Deployment& d, const CallRow& row, Now now) {
     return free_at(d, now) + Duration(static_cast<int64_t>(before)) + d.takes(own);
   };
   const Time behind_all = finish_behind(d.tally.total());
-  if (behind_all <= deadline || probe_due(d, now)) return std::min(behind_all, deadline);
+  if (behind_all <= deadline || (d.queued == 0 && probe_due(d, now)))
+    return std::min(behind_all, deadline);
   return finish_behind(d.tally.due(deadline, now.mono));
 }
 

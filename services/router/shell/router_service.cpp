@@ -1,5 +1,7 @@
 #include "services/router/shell/router_service.h"
 
+#include <algorithm>
+
 #include "common/service/log.h"
 #include "common/service/metrics.h"
 #include "common/service/service.h"
@@ -32,7 +34,7 @@ HostOptions host_options(const Config& c) {
   o.dial = {{Router::kBroker, c.text("broker.endpoint"), Role::broker},
             {Router::kAggregator, c.text("aggregator.endpoint"), Role::aggregator}};
   o.spin = c.duration("router.spin");
-  o.drain_timeout = 5s;
+  o.drain_timeout = std::max<Duration>(5s, c.duration("router.call_deadline"));
   return o;
 }
 

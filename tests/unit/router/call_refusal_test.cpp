@@ -194,3 +194,18 @@ TEST_CASE("calls of a malformed message count as received") {
   CHECK(b.client_credit[ann] == 4097);
   CHECK(b.router.lane().open_calls() == 0);
 }
+
+TEST_CASE("a queued call that is larger than what is left to run it is refused in the queue") {
+  CallBench b;
+  const SessionId ann = b.client();
+  HandlerOffer o = offer_of("h");
+  o.max_batch_size = 8;
+  const SessionId v = b.worker(20, {o});
+  b.call(ann, {.call = 1});
+  b.call(ann, {.call = 2, .items = 8});
+  o.max_batch_size = 4;
+  b.worker(21, {o});
+  check_refused(b, ann, 2, {CallRefusal::batch_items, Errc::too_large, CallLimit::batch_items, 4});
+  b.done(v, b.run(v, 0).row.call);
+  CHECK(b.end_of(ann, 1) == CallEnd::reply);
+}

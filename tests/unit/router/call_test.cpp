@@ -276,6 +276,7 @@ TEST_CASE("a failed call carries its error and frees its slot") {
   CHECK(b.end_of(ann, 1) == CallEnd::failed);
   CHECK(b.answer(ann, 1).bytes == "no such file");
   CHECK(b.runs(w) == 2);
+  CHECK(b.router.lane().credit_used() == 1);
 }
 
 TEST_CASE("only the worker that runs a call can end it") {
