@@ -236,23 +236,48 @@ void CallCore::on_row(Slot& s, const ReplyRow& row, Bytes bytes, Now now, Out& o
     ++counters_.bad_rows;
     return end_local(s, CallEnd::unknown, Errc::outcome_unknown, "unreadable answer", out);
   }
-  bool leaving =
-      how == CallEnd::rejected && row.code == static_cast<uint8_t>(Errc::draining) && !s.parted;
-  if (leaving) {
-    Router* r = router(s.session);
-    r->leaving_until = now.mono + options_.leaving;
-    if (s.unwanted) return end_local(s, CallEnd::cancelled, Errc::cancelled, {}, out);
-    if (s.sends < options_.sends_max && other_router(s.session, now)) {
-      leave_flight(s);
-      waiting_.push_front(s.number);
-      ++counters_.moved;
-      return;
+  if (how == CallEnd::rejected && !s.parted) {
+    const auto code = static_cast<Errc>(row.code);
+    if (code == Errc::draining) {
+      router(s.session)->leaving_until = now.mono + options_.leaving;
+      if (s.unwanted) return end_local(s, CallEnd::cancelled, Errc::cancelled, {}, out);
+      if (go_elsewhere(s, options_.sends_max, now)) return;
     }
+    // It may be young, and its workers not here yet.
+    const bool knows_nobody = code == Errc::unknown_handler || code == Errc::no_replica;
+    if (knows_nobody && !s.unwanted && go_elsewhere(s, routers_.size(), now)) return;
   }
   // A refusal speaks for this sending only.
   if (s.doubtful && says_not_executed(how) && !DRAY_MUTANT(call_refusal_counts))
     return end_local(s, CallEnd::unknown, Errc::outcome_unknown, kRouterLost, out);
   end(s, row, std::move(bytes), out);
+}
+
+// Whatever it is: this sending was surely not executed. False: there is no other router for it.
+bool CallCore::go_elsewhere(Slot& s, uint64_t sends_max, Now now) {
+  if (s.sends >= std::min<uint64_t>(sends_max, options_.sends_max)) return false;
+  if (!other_router(s.session, now)) return false;
+  s.avoid = s.session;
+  leave_flight(s);
+  waiting_.push_front(s.number);
+  ++counters_.moved;
+  return true;
+}
+
+void CallCore::on_drain(SessionId from, Now now, Out& out) {
+  Router* const r = router(from);
+  if (!r || DRAY_MUTANT(drained_not_heard)) return;
+  r->leaving_until = now.mono + options_.leaving;
+  const std::vector<uint64_t> sent = in_flight(from);
+  for (auto it = sent.rbegin(); it != sent.rend(); ++it) {  // each goes to the front
+    Slot& s = *find_sent(from, *it);
+    if (s.parted || s.doubtful)
+      end_local(s, CallEnd::unknown, Errc::outcome_unknown, kRouterLost, out);
+    else if (s.unwanted)
+      end_local(s, CallEnd::cancelled, Errc::cancelled, {}, out);
+    else if (!go_elsewhere(s, options_.sends_max, now))
+      end_local(s, CallEnd::rejected, Errc::draining, "the router is leaving", out);
+  }
 }
 
 void CallCore::on_part(Slot& s, const ReplyRow& row, Bytes bytes, Out& out) {
@@ -311,14 +336,19 @@ void CallCore::lose(Slot& s, Now now, Out& out, std::vector<uint64_t>& again) {
   again.push_back(s.number);
 }
 
-void CallCore::on_close(SessionId id, Now now, Out& out) {
-  if (!router(id)) return;
+// Numbers of what was sent there, in the order of sending.
+std::vector<uint64_t> CallCore::in_flight(SessionId id) const {
   std::vector<uint64_t> sent;
   for (const Slot& s : slots_)
     if (s.phase == Phase::sent && s.session == id) sent.push_back(s.wire);
-  std::sort(sent.begin(), sent.end());  // the order of sending
+  std::sort(sent.begin(), sent.end());
+  return sent;
+}
+
+void CallCore::on_close(SessionId id, Now now, Out& out) {
+  if (!router(id)) return;
   std::vector<uint64_t> again;
-  for (uint64_t wire : sent) lose(*find_sent(id, wire), now, out, again);
+  for (uint64_t wire : in_flight(id)) lose(*find_sent(id, wire), now, out, again);
   waiting_.insert(waiting_.begin(), again.begin(), again.end());
   std::erase_if(routers_, [id](const Router& r) { return r.info.id == id; });
 }

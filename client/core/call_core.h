@@ -6,11 +6,11 @@
 // was sent in, or at its deadline, whichever comes first.
 //
 // *What may be sent again.* A call that was surely not executed (never sent, or refused because the
-// router is leaving) goes to another router whatever it is. One that may have been executed (its
-// session was lost) is repeated only if it is idempotent, nothing of its reply was given out, and
-// the budget allows: 10 % of all calls, so that a failing fleet is not buried under repeats. From
-// then on nothing but a reply or a failure tells what became of it: a later refusal speaks for the
-// later sending only, so the call ends as `unknown`.
+// router is leaving or knows no replica) goes to another router whatever it is. One that may have
+// been executed (its session was lost) is repeated only if it is idempotent, nothing of its reply
+// was given out, and the budget allows: 10 % of all calls, so that a failing fleet is not buried
+// under repeats. From then on nothing but a reply or a failure tells what became of it: a later
+// refusal speaks for the later sending only, so the call ends as `unknown`.
 #pragma once
 
 #include <algorithm>
@@ -53,7 +53,7 @@ struct CallCounters {
   uint64_t ended = 0;
   uint64_t messages = 0;  // CALLs
   uint64_t sent = 0;  // calls in them
-  uint64_t moved = 0;  // sent again: refused by a router that is leaving
+  uint64_t moved = 0;  // sent again: a router did not take it, another one may
   uint64_t repeated = 0;  // sent again after their session was lost
   uint64_t unbudgeted = 0;  // not repeated for want of budget
   uint64_t stray_rows = 0;  // rows that name no call in flight: late, repeated or foreign
@@ -68,6 +68,8 @@ class CallCore {
   void on_open(const SessionInfo& session);
   void on_close(SessionId id, Now now, Out& out);
   void on_reply(SessionId from, Reply&& reply, Now now, Out& out);
+  // What has no end yet was not taken by this router, and nothing will be.
+  void on_drain(SessionId from, Now now, Out& out);
   // A CALL that the router could not read; `req` is that of the message.
   void on_reject(SessionId from, uint64_t req, const Reject& reject, Out& out);
   static bool is_call_req(uint64_t req) { return (req & kReqMark) != 0; }
@@ -104,6 +106,7 @@ class CallCore {
     uint64_t tag = 0;
     Time deadline{};
     SessionId session = SessionId::none;  // it was sent in
+    SessionId avoid = SessionId::none;  // refused it, and another one may not
     Bytes payload;
     uint64_t consumed = 0;  // bytes of parts taken by the reader; a call with parts is sent once
     uint64_t announced = 0;  // bytes of parts the writer may have sent
@@ -163,13 +166,15 @@ class CallCore {
   void end_local(Slot& s, CallEnd end, Errc code, std::string_view text, Out& out);
   void expire(Slot& s, Out& out);
   void leave_flight(Slot& s);
+  std::vector<uint64_t> in_flight(SessionId id) const;
+  bool go_elsewhere(Slot& s, uint64_t sends_max, Now now);
   bool may_repeat(const Slot& s, Now now);
   bool other_router(SessionId not_this, Now now) const;
   void lose(Slot& s, Now now, Out& out, std::vector<uint64_t>& again);
 
   // sending (call_send.cpp)
   Router* router(SessionId id);
-  Router* choose(Now now);
+  Router* choose(SessionId avoid, Now now);
   Batch* batch_for(const Slot& s, Now now);
   Batch& open_batch(uint32_t lane, SessionId to);
   bool place(Slot& s, Now now);

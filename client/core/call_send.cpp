@@ -1,6 +1,7 @@
 // What a turn of the client says to the routers about calls: one CALL per router and lane, one
 // CALL_CANCEL and one CALL_CREDIT per router.
 #include <algorithm>
+#include <tuple>
 
 #include "client/core/call_core.h"
 
@@ -34,15 +35,18 @@ bool CallCore::other_router(SessionId not_this, Now now) const {
   });
 }
 
-// The router with the fewest calls in flight, of those with credit; equals take turns. One that is
-// leaving counts only if all are: then its refusal is the truth to tell.
-CallCore::Router* CallCore::choose(Now now) {
+// The router with the fewest calls in flight, of those with credit; equals take turns. The one to
+// avoid is taken if no other has credit. One that is leaving counts only if all are: then its
+// refusal is the truth to tell.
+CallCore::Router* CallCore::choose(SessionId avoid, Now now) {
   Router* best = nullptr;
   bool all_leave = !other_router(SessionId::none, now);
+  auto rank = [avoid](const Router& r) {
+    return std::tuple(r.info.id == avoid, r.in_flight, r.chosen);
+  };
   for (Router& r : routers_) {
     if (r.credit.available() == 0 || (r.leaving_until > now.mono && !all_leave)) continue;
-    if (!best || std::pair(r.in_flight, r.chosen) < std::pair(best->in_flight, best->chosen))
-      best = &r;
+    if (!best || rank(r) < rank(*best)) best = &r;
   }
   if (best) best->chosen = ++choices_;
   return best;
@@ -65,8 +69,8 @@ CallCore::Batch* CallCore::batch_for(const Slot& s, Now now) {
   uint32_t at = lanes_[s.lane].batch;
   Batch* b = at == kNone ? nullptr : &batches_[at];
   Router* r = b ? router(b->to) : nullptr;
-  if (!b || b->run >= kRun || r->credit.available() == 0) {
-    r = choose(now);
+  if (!b || b->run >= kRun || b->to == s.avoid || r->credit.available() == 0) {
+    r = choose(s.avoid, now);
     if (!r) return nullptr;
     if (b) b->run = 0;
   }

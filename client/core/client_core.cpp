@@ -302,6 +302,8 @@ void ClientCore::on_message(SessionId from, const Envelope& envelope, Message&& 
     if (s.info.id == from) s.credit.on_granted(envelope.granted);
   if (auto* calls = std::get_if<Reply>(&message))
     calls_.on_reply(from, std::move(*calls), now, out);
+  if (const auto* drain = std::get_if<Drain>(&message); drain && drain->on)
+    calls_.on_drain(from, now, out);
   auto* reject = std::get_if<Reject>(&message);
   if (reject && CallCore::is_call_req(envelope.req))
     return calls_.on_reject(from, envelope.req, *reject, out);

@@ -53,6 +53,8 @@
   X(waits_lost_with_session, "a client forgets its WAITs with the session")                     \
   X(call_repeated_without_leave, "a client repeats calls that are not idempotent")              \
   X(call_refusal_counts, "a refused repeat of a call speaks for its first sending, too")        \
+  X(drained_not_heard, "calls that a leaving router did not take count as lost with it")        \
+  X(lost_run_forgotten, "a call that ran at a lost worker ends as expired or rejected")         \
   X(router_leaks_credit, "a refused request stays in flight at the router")                     \
   X(admits_the_infeasible, "calls are taken that can not be done in time")                      \
   X(calls_outlive_client, "calls of a client that left stay open at the router")                \

@@ -14,7 +14,7 @@ void Node::start() {
   plan_ = CrashPoint::none;
   leaving_ = false;
   wake_at_ = Duration::max();
-  busy_until_ = world_.now();
+  busy_until_ = born_ = world_.now();
   mono_skew_ = 3600s + world_.up_to(3600s);
   trace("starts, life " + std::to_string(life_));
   try {

@@ -37,6 +37,7 @@ class Node {
   bool alive() const { return alive_; }
   uint64_t life() const { return life_; }
   bool paused() const { return world_.now() < paused_until_; }
+  Duration born() const { return born_; }
   Duration paused_until() const { return paused_until_; }
   bool leaving() const { return leaving_; }
   bool stable() const { return stable_; }
@@ -91,6 +92,7 @@ class Node {
   Duration plan_until_{0};
   Duration paused_until_{0};
   Duration busy_until_{0};
+  Duration born_{0};
   Duration down_until_{0};
   Duration mono_skew_{0};
   int64_t wall_skew_ms_ = 0;

@@ -128,7 +128,7 @@ void Simulation::hit_workers(Duration until) {
 // One after the other, as in an update.
 void Simulation::leave_one() {
   for (Node* n : nodes_)
-    if (!n->alive() || n->leaving()) return;
+    if (!n->alive() || n->leaving() || world_.now() < n->born() + 5s) return;
   const size_t i = world_.below(workers_.size() + routers_.size());
   if (i < workers_.size())
     workers_[i]->retire();

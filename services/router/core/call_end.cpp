@@ -18,6 +18,10 @@ uint32_t us_between(Time from, Time to) {
 void CallLane::finish(CallIndex call, End end, Now now) {
   CallRecord& c = table_[call];
   DRAY_ASSERT(!c.is_hedge && (c.state == CallState::queued || c.state == CallState::running));
+  // Whoever says so speaks for the last run, or for none.
+  const bool denies = end.end == CallEnd::rejected || end.end == CallEnd::expired;
+  if (c.doubtful && denies && !DRAY_MUTANT(lost_run_forgotten))
+    end = {.end = CallEnd::unknown, .code = Errc::outcome_unknown, .run = end.run};
   Deployment& d = *deployments_[c.deployment];
   const ReplyRow row = reply_row(c, end, now);
   if (end.done != nullptr) count_times(d, row);
@@ -38,8 +42,10 @@ void CallLane::finish(CallIndex call, End end, Now now) {
 }
 
 void CallLane::refuse_open(CallIndex call, CallRefusal why, Refused told, Now now) {
-  ++totals_.refused[static_cast<size_t>(why)];
-  ++deployments_[table_[call].deployment]->totals.refused[static_cast<size_t>(why)];
+  if (!table_[call].doubtful) {  // else it ends as unknown
+    ++totals_.refused[static_cast<size_t>(why)];
+    ++deployments_[table_[call].deployment]->totals.refused[static_cast<size_t>(why)];
+  }
   finish(call,
          {.end = CallEnd::rejected,
           .code = call_refusal_code(why),
@@ -85,6 +91,7 @@ void CallLane::drop_run(CallIndex run) {
 void CallLane::lose_run(CallIndex run, Now now) {
   CallRecord& r = table_[run];
   const CallIndex call = r.is_hedge ? r.twin : run;
+  table_[call].doubtful = true;
   if (r.twin != kNoSlot && table_[r.twin].batch != kNoSlot) return drop_run(run);
   if (r.is_hedge) release_run(run, false);
   CallRecord& c = table_[call];

@@ -51,6 +51,7 @@ struct CallRecord {
   uint8_t returns = 0;  // times a worker sent it back unstarted
   bool is_hedge = false;  // a copy: the client knows the twin
   bool has_parts = false;  // the client saw some of the reply
+  bool doubtful = false;  // a run was lost: it may have been executed, whatever follows
 };
 
 struct BatchRecord {

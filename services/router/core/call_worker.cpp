@@ -212,7 +212,9 @@ void CallLane::on_done_row(CallIndex run, const DoneRow& row, Bytes bytes, Now n
                    .run = run},
                   now);
   }
-  if (status == CallEnd::expired && table_[call].deadline <= now.mono + 1ms)
+  const CallIndex twin = table_[run].twin;
+  const bool alone = twin == kNoSlot || table_[twin].batch == kNoSlot;
+  if (status == CallEnd::expired && alone && table_[call].deadline <= now.mono + 1ms)
     return finish(call, {.end = CallEnd::expired, .code = Errc::expired, .run = run}, now);
   if (not_started || status == CallEnd::rejected || status == CallEnd::expired)
     return send_back(run, now);

@@ -372,6 +372,19 @@ void Router::begin_drain(Now, Out& out) {
                            " calls=" + std::to_string(lane_.open_calls()));
 }
 
+// Calls that are on their way now will be refused. A client that is told so before it hears BYE
+// knows that they were not executed.
+void Router::end_turn(Now now, Out& out) {
+  lane_.end_turn(now, out);
+  if (!draining_ || lane_.open_calls() > 0) return;
+  told_drained_ = true;
+  for (auto& [id, client] : clients_) {
+    if (client.told_drained) continue;
+    client.told_drained = true;
+    say(id, client, 0, Drain{true}, out);
+  }
+}
+
 void Router::refuse(const Asked& asked, Refusal refusal, Message reject, Out& out) {
   ++counters_.refused[static_cast<size_t>(refusal)];
   say(asked.from, asked.client, asked.envelope.req, std::move(reject), out);

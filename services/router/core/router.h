@@ -92,10 +92,10 @@ class Router {
   void on_close(SessionId session, CloseReason reason, Now now, Out& out);
   void on_frames(SessionId from, const Envelope& envelope, Frames&& frames, Now now, Out& out);
   void tick(Now, Out&) {}  // end_turn() does what time moves
-  void end_turn(Now now, Out& out) { lane_.end_turn(now, out); }
+  void end_turn(Now now, Out& out);
   Time next_deadline() const { return lane_.next_deadline(); }
   void begin_drain(Now now, Out& out);  // no new submits, no new calls
-  bool drained() const { return draining_ && inflight_ == 0 && lane_.open_calls() == 0; }
+  bool drained() const { return told_drained_ && inflight_ == 0 && lane_.open_calls() == 0; }
 
   bool has_broker() const { return broker_ != SessionId::none; }
   bool has_aggregator() const { return aggregator_ != SessionId::none; }
@@ -118,6 +118,7 @@ class Router {
     CreditGiver credit;
     uint64_t published = 0;  // largest grant sent
     uint64_t bytes = 0;  // sum over inflight
+    bool told_drained = false;
     bool watches = false;  // submitted with `watch` at some time
     std::map<uint64_t, Request> inflight;  // by req
     std::map<uint64_t, SessionId> waits;  // open waits and watches by req -> aggregator session
@@ -158,6 +159,7 @@ class Router {
   uint64_t inflight_ = 0;
   uint64_t inflight_bytes_ = 0;
   bool draining_ = false;
+  bool told_drained_ = false;  // every client knows that no call of it is or will be taken
   CallLane lane_;
 };
 

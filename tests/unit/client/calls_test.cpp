@@ -396,6 +396,54 @@ TEST_CASE("refused by a router that leaves: to the other one, whatever the call 
   CHECK(late[0].to == a);
 }
 
+TEST_CASE("what a leaving router did not take goes to another one, in order") {
+  CallHarness h;
+  SessionId a = h.open(0);
+  uint64_t first = h.call("first");
+  h.call("second");
+  uint64_t gone = h.call("gone");
+  auto sent = h.sent();
+  REQUIRE(sent.size() == 3);
+  h.cancel(gone);
+  h.turn();
+  SECTION("another router is there") {
+    SessionId b = h.open(1);
+    h.say(a, Drain{true});
+    auto again = h.sent();
+    REQUIRE(again.size() == 2);
+    CHECK(again[0].handler == "first");
+    CHECK(again[1].handler == "second");
+    CHECK(again[0].to == b);
+    h.close(a);
+    CHECK(h.end_of(first) == CallEnd::part);
+    h.answer(again[0], CallEnd::reply);
+    CHECK(h.end_of(first) == CallEnd::reply);
+  }
+  SECTION("no other router") {
+    h.say(a, Drain{true});
+    h.turn();
+    CHECK(h.end_of(first) == CallEnd::rejected);
+    CHECK(h.code_of(first) == Errc::draining);
+  }
+  CHECK(h.end_of(gone) == CallEnd::cancelled);
+}
+
+TEST_CASE("a router that knows no replica is not the last word while there is another one") {
+  CallHarness h;
+  h.open(0);
+  uint64_t call = h.call();
+  auto first = h.sent();
+  SessionId b = h.open(1);
+  const Errc code = GENERATE(Errc::unknown_handler, Errc::no_replica);
+  h.answer(first[0], CallEnd::rejected, code);
+  auto again = h.sent();
+  REQUIRE(again.size() == 1);
+  CHECK(again[0].to == b);
+  h.answer(again[0], CallEnd::rejected, code);
+  CHECK(h.end_of(call) == CallEnd::rejected);
+  CHECK(h.code_of(call) == code);
+}
+
 TEST_CASE("refused because all routers leave: that is the answer") {
   CallHarness h;
   h.open(0);

@@ -145,6 +145,25 @@ TEST_CASE("a batch has at most max_batch_size items and max_batch_bytes") {
   }
 }
 
+TEST_CASE("a waiting call that outgrows the batches of a new replica is refused") {
+  CallBench b;
+  const SessionId ann = b.client();
+  HandlerOffer large = batching(16);
+  const SessionId w = b.worker(20, {large});
+  b.call(ann, {.call = 1});
+  b.call(ann, {.call = 2, .items = 5});
+  b.call(ann, {.call = 3, .payload = std::string(50, 'x')});
+  b.call(ann, {.call = 4});
+  HandlerOffer small = batching(4);
+  small.max_batch_bytes = 40;
+  const SessionId v = b.worker(21, {small});
+  CHECK(b.answer(ann, 2).row.limit == static_cast<uint8_t>(CallLimit::batch_items));
+  CHECK(b.answer(ann, 3).row.limit == static_cast<uint8_t>(CallLimit::batch_bytes));
+  CHECK(b.runs(v) == 1);
+  b.done(w, b.run(w, 0).row.call);
+  CHECK(b.end_of(ann, 1) == CallEnd::reply);
+}
+
 TEST_CASE("a batch never mixes model keys") {
   CallBench b;
   const SessionId ann = b.client();

@@ -211,6 +211,28 @@ TEST_CASE("a lost worker: what may have run is unknown, what is idempotent runs 
   CHECK(b.totals().retries == 1);
 }
 
+TEST_CASE("after a lost run nothing but an answer tells what became of a call") {
+  CallBench b;
+  const SessionId ann = b.client();
+  const SessionId v = b.worker(20, {offer_of("h")}, 2);
+  b.call(ann, {.call = 1, .flags = kCallIdempotent});
+  b.close(v);
+  CHECK(b.answered(ann) == 0);
+  SECTION("it expires in the queue") {
+    b.go(2s);
+    CHECK(b.end_of(ann, 1) == CallEnd::unknown);
+  }
+  SECTION("workers send it back until it is given up") {
+    const SessionId w = b.worker(21, {offer_of("h")});
+    const CallBench::Outcome back{
+        .end = CallEnd::rejected, .bytes = "", .flags = kDoneFreesSlot | kDoneNotStarted};
+    for (size_t i = 0; i <= kCallReturnsMax; ++i) b.done(w, b.run(w, i).row.call, back);
+    CHECK(b.end_of(ann, 1) == CallEnd::unknown);
+    CHECK(b.refused_in_all() == 0);
+  }
+  CHECK(b.answered(ann) == 1);
+}
+
 TEST_CASE("a handler may declare all its calls idempotent") {
   CallBench b;
   const SessionId ann = b.client();
@@ -368,8 +390,14 @@ TEST_CASE("a router that drains refuses new calls and ends the others") {
   CHECK(b.answer(ann, 3).row.retry_after_ms == 0);
   CHECK_FALSE(b.router.drained());
   b.done(w, b.run(w, 0).row.call);
+  CHECK(b.drains[ann].empty());
   b.done(w, b.run(w, 1).row.call);
   CHECK(b.router.drained());
+  CHECK(b.drains[ann] == std::vector<bool>{true});  // what has no end now was not taken
+  const SessionId bob = b.client(11);
+  CHECK(b.drains[bob] == std::vector<bool>{true});
+  b.end_turn();
+  CHECK(b.drains[ann].size() == 1);
 }
 
 TEST_CASE("a worker and a client use different doors") {

@@ -401,6 +401,7 @@ TEST_CASE("draining refuses new submits only") {
   CHECK_FALSE(b.router.drained());
   b.answer(kBrokerId, kAnn, 1, Submitted{});
   b.answer(kBrokerId, kAnn, 3, States{});
+  b.router.end_turn(b.now, b.out);  // clients are told
   CHECK(b.router.drained());
 }
 
