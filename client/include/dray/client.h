@@ -19,8 +19,8 @@
 //
 // Threads. A Client may be used by any number of threads. It runs one thread of its own; callbacks
 // run there, so they must be quick, and a blocking call from a callback fails with `bad_argument`.
-// Do not use a Client, made before fork(), in the child. One endpoint per client: a router that
-// comes back under the same address is found again.
+// Do not use a Client, made before fork(), in the child. A router that comes back under the same
+// address is found again; several routers may be named, each by one address.
 #pragma once
 
 #include <chrono>
@@ -414,8 +414,8 @@ class Client {
   // Blocks until the end.
   CallOutcome call(std::string_view handler, std::string_view payload,
                    const CallOptions& options = {});
-  // `f` is called exactly once, on the client's thread (or here, if the call is refused at once);
-  // it may start further calls.
+  // `f` is called exactly once, on the client's thread (or here, if the arguments are refused or
+  // the client is closed); it may start further calls, which leave together when it has returned.
   PendingCall async_call(std::string_view handler, std::string_view payload,
                          const CallOptions& options, std::function<void(CallOutcome&&)> f);
   std::future<CallOutcome> call_future(std::string_view handler, std::string_view payload,
