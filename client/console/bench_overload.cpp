@@ -153,7 +153,7 @@ void write_plot(const OverloadBench& b, const Json& doc) {
 }
 
 void print_people(const Json& doc) {
-  std::printf("%.0f replicas, capacity %.0f calls/s; normal p99 %.1f ms\n",
+  std::printf("replicas: %.0f, capacity %.0f calls/s; normal p99 %.1f ms\n",
               doc["replicas"].get<double>(), doc["capacity_per_s"].get<double>(),
               doc["normal_p99_ms"].get<double>());
   Table table({"LOAD", "OFFERED/S", "IN TIME", "MOST", "RATIO", "P50", "P99", "BATCH", "NO REPLY",

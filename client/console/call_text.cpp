@@ -103,7 +103,7 @@ Json parts_json(const CallParts& p) {
   Json doc = {{"total_us", p.total},          {"queue_us", p.queue},   {"gather_us", p.gather},
               {"worker_us", p.worker},        {"wait_us", p.wait},     {"run_us", p.run},
               {"batch_items", p.batch_items}, {"attempts", p.attempts}};
-  for (const Part& part : ordered(p)) doc["waterfall"].push_back({{part.name, part.us}});
+  for (const Part& part : ordered(p)) doc["waterfall"][part.name] = part.us;
   return doc;
 }
 

@@ -142,7 +142,7 @@ void add_call_commands(CLI::App& app, Context& context) {
       "Examples:\n"
       "  dray call echo hello\n"
       "  dray call echo hello --deadline 150ms --trace\n"
-      "  dray call stream.count \"10 100\" --stream\n"
+      "  dray call stream.count 10:100 --stream\n"
       "  dray call echo hello --count 10000 --concurrency 16 -o json\n"
       "  dray call text.hash_embed @input.bin --raw > vectors.bin\n");
   cmd->callback([&context, c] { context.action = [&context, c] { return call(context, *c); }; });

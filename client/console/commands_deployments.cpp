@@ -47,7 +47,7 @@ void print_table(const Context& context, const Json& list) {
   if (context.wide()) head.insert(head.end(), {"RETRIES", "HEDGES", "IDEMPOTENT", "BATCH WAIT"});
   Table table(head);
   for (const auto& d : list) {
-    Json outcomes = part_of(d, "outcomes");
+    Json outcomes = ends_of(d);
     const Json total = part_of(part_of(d, "latency"), "total");
     const uint64_t replies = count_of(outcomes, "reply");
     outcomes.erase("reply");
@@ -78,7 +78,7 @@ void print_details(const Json& d) {
               printable(cell(d, "router")).c_str());
   std::printf("costs: %s; prediction within %.0f %% after %.0f batches\n", line_text(d).c_str(),
               number_of(line, "sigma") * 100, number_of(line, "batches"));
-  std::printf("outcomes: %s\n", largest(part_of(d, "outcomes"), 20).c_str());
+  std::printf("outcomes: %s\n", largest(ends_of(d), 20).c_str());
   if (const std::string why = largest(part_of(d, "rejected"), 20); !why.empty())
     std::printf("rejected: %s\n", why.c_str());
   Table table({"WORKER", "RUNNING", "OF", "CREDIT", "STATE", "MODELS"});

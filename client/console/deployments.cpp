@@ -46,6 +46,12 @@ uint64_t count_of(const Json& object, const char* key) {
   return static_cast<uint64_t>(std::max(0.0, number_of(object, key)));
 }
 
+Json ends_of(const Json& deployment) {
+  Json ends = part_of(deployment, "outcomes");
+  ends.erase("part");  // of a reply that goes on
+  return ends;
+}
+
 uint64_t sum_of(const Json& object) {
   uint64_t sum = 0;
   for (const auto& [key, value] : object.items()) sum += count_of(object, key.c_str());
@@ -59,8 +65,8 @@ Json part_of(const Json& object, const char* key) {
 
 std::string line_text(const Json& deployment) {
   const Json line = part_of(deployment, "line");
-  if (number_of(line, "batches") <= 0) return "?";
   const double a = number_of(line, "a_us"), b = number_of(line, "b_us");
+  if (a + b <= 0) return "?";
   if (number_of(deployment, "max_batch_size") <= 1)
     return format_micros(static_cast<int64_t>(a + b));
   return format_micros(static_cast<int64_t>(a)) + " + " + format_micros(static_cast<int64_t>(b)) +

@@ -14,6 +14,8 @@ double number_of(const Json& object, const char* key);
 uint64_t count_of(const Json& object, const char* key);
 // The sum of all members that are numbers.
 uint64_t sum_of(const Json& object);
+// How many calls ended in which way.
+Json ends_of(const Json& deployment);
 // A member that is an object, else an empty one.
 Json part_of(const Json& object, const char* key);
 

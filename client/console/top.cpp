@@ -74,7 +74,7 @@ Json row_of(const Json& d, const Json* old, double seconds) {
   const Json& o = old ? *old : empty;
   const Json total = part_of(part_of(d, "latency"), "total");
   const Json before = part_of(part_of(o, "latency"), "total");
-  const auto calls = [](const Json& x) { return sum_of(part_of(x, "outcomes")); };
+  const auto calls = [](const Json& x) { return sum_of(ends_of(x)); };
   const double n = number_of(total, "n") - number_of(before, "n");
   const double us = number_of(total, "n") * number_of(total, "mean_us") -
                     number_of(before, "n") * number_of(before, "mean_us");
@@ -83,6 +83,7 @@ Json row_of(const Json& d, const Json* old, double seconds) {
           {"replicas", count_of(d, "replicas")},
           {"queued", count_of(d, "queued")},
           {"running", count_of(d, "ongoing_calls")},
+          {"calls", calls(d)},
           {"calls_per_s", old ? per_second(calls(d), calls(o), seconds) : 0},
           {"rejected_per_s",
            old ? per_second(sum_of(part_of(d, "rejected")), sum_of(part_of(o, "rejected")), seconds)
@@ -135,13 +136,20 @@ std::string text_of(const Json& f, const std::string& endpoint) {
   std::string out = "dray top  " + std::string(clock) + "  " + endpoint + "\n\n";
   Table calls({"CALLS OF", "ROUTER", "REPLICAS", "QUEUED", "RUNNING", "CALLS/S", "REJECTED/S",
                "MEAN NOW", "P50", "P99", "BATCH"});
-  for (const auto& r : f["deployments"])
+  size_t idle = 0;
+  for (const auto& r : f["deployments"]) {
+    if (count_of(r, "calls") + count_of(r, "queued") + count_of(r, "running") == 0) {
+      ++idle;
+      continue;
+    }
     calls.add({cell(r, "name"), cell(r, "router"), cell(r, "replicas"), cell(r, "queued"),
                cell(r, "running"), fixed("%.0f", number_of(r, "calls_per_s")),
                fixed("%.0f", number_of(r, "rejected_per_s")), us_cell(r, "mean_us"),
                us_cell(r, "p50_us"), us_cell(r, "p99_us"),
                fixed("%.1f", number_of(r, "batch_items"))});
-  out += calls.empty() ? "no handler can be called\n" : calls.text();
+  }
+  if (!calls.empty()) out += calls.text();
+  if (idle > 0) out += "and " + std::to_string(idle) + " that nobody called: dray deployments\n";
   const Json& t = f["tasks"];
   Table tasks({"TASKS READY", "WAITING", "RUNNING", "SUBMITTED/S", "SUCCEEDED/S"});
   tasks.add({format_count(count_of(t, "ready")), format_count(count_of(t, "waiting")),

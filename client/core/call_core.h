@@ -108,7 +108,7 @@ class CallCore {
     SessionId session = SessionId::none;  // it was sent in
     SessionId avoid = SessionId::none;  // refused it, and another one may not
     Bytes payload;
-    uint64_t consumed = 0;  // bytes of parts taken by the reader
+    uint64_t consumed = 0;  // bytes of parts taken by the reader; a call with parts is sent once
     uint64_t announced = 0;  // bytes of parts the writer may have sent
     uint32_t lane = 0;
     uint16_t items = 1;

@@ -91,8 +91,6 @@ bool CallCore::place(Slot& s, Now now) {
   if (s.sends++ > 0) s.wire = next_number(index_of(s));
   s.phase = Phase::sent;
   s.session = b->to;
-  s.consumed = 0;
-  s.announced = lanes_[s.lane].window;
   return true;
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "common/net/clock.h"
 #include "common/net/port_set.h"
 #include "common/net/wake.h"
+#include "common/service/loop_pair.h"
 #include "common/service/turn.h"
 #include "common/wire/bundle.h"
 
@@ -32,6 +34,7 @@ struct HostOptions {
   int io_threads = 1;
   Duration spin{};  // stay awake this long after the last packet
   Duration drain_timeout = 30s;
+  bool guests = false;  // the loop is a LoopPair: run_guest() may be used
 };
 
 struct HostCounters {  // written by the loop, read by anybody
@@ -75,14 +78,15 @@ class Host {
   // Until stopped and drained. An error means that the process must end with a failure: something
   // was not made durable. Nothing that depends on it was sent.
   Status run() {
-    Status status;
-    while (status && !(stopping_ && may_leave())) {
-      status = run_turn();
-      if (status && !(stopping_ && may_leave())) sleep();
+    if (options_.guests) {
+      pair_ = std::make_unique<LoopPair>([this] { return loop(); });
+      pair_->run();
+    } else {
+      loop();
     }
-    if (status) say_goodbye();
-    ports_.close(status ? kFlushLimit : Duration::zero());
-    return status;
+    if (status_) say_goodbye();
+    ports_.close(status_ ? kFlushLimit : Duration::zero());
+    return status_;
   }
 
   // --- any thread ---
@@ -110,12 +114,32 @@ class Host {
   void set_on_note(std::function<void(const Note&)> f) { on_note_ = std::move(f); }
 
   // --- loop thread ---
+  // Whether a guest that does not return would be no harm.
+  bool can_have_guest() const { return pair_ && pair_->has_spare(); }
+  // Runs `f` in this thread when the turn has sent what it says. `f` may outlive the loop's being
+  // in this thread, so it must not touch what belongs to the loop.
+  void run_guest(std::function<void()> f) { guest_ = std::move(f); }
   // Address of a listening port as really bound (tcp://127.0.0.1:0 got a number).
   std::string endpoint(Port port, size_t index = 0) const { return ports_.endpoint(port, index); }
   Links& links() { return links_; }
   Core& core() { return core_; }
 
  private:
+  // Until the end (true), or until another thread is the loop (false).
+  bool loop() {
+    while (status_ && !(stopping_ && may_leave())) {
+      status_ = run_turn();
+      if (!status_ || (stopping_ && may_leave())) break;
+      if (guest_) {
+        const std::function<void()> guest = std::exchange(guest_, nullptr);
+        if (!pair_->run_guest(guest)) return false;
+        continue;  // what the guest made is there
+      }
+      sleep();
+    }
+    return true;
+  }
+
   Status run_turn() {
     Now now = read_clock();
     wake_.awake();  // before looking at what it announces
@@ -279,6 +303,10 @@ class Host {
   std::vector<std::function<void(Now, Core&, Out&)>> posts_;
   std::atomic<bool> has_posts_{false};
   std::atomic<bool> stop_{false};
+
+  std::unique_ptr<LoopPair> pair_;
+  std::function<void()> guest_;
+  Status status_;
 
   Bundler bundler_;
   std::atomic<uint64_t> bad_bundles_{0};

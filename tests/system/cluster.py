@@ -1,6 +1,6 @@
 """A real cluster for one test: a folder, a supervisord of its own, its processes, and their end.
 
-    with Cluster(workers=3, settings={"broker.lease_ttl": "1s"}) as c:
+    with Cluster(workers=3, settings={"broker.lease_ttl": "1s"}, routers=2) as c:
         c.endpoint; c.pid("broker"); c.kill("broker"); c.state("broker"); c.rss("broker")
 
 Binaries come from DRAY_BIN (default build/release/bin); they are linked into the folder first, so a
@@ -77,17 +77,23 @@ def link_tree(programs, target):
 
 
 class Cluster:
-    def __init__(self, workers=1, settings=None, env=None, base=None):
+    def __init__(self, workers=1, settings=None, env=None, base=None, routers=1):
         if base is None:
             base = os.environ.get("DRAY_DIR") or tempfile.gettempdir()
         self.dir = Path(tempfile.mkdtemp(prefix="c-", dir=base))
         self.workers = workers
+        self.routers = ["router"] + [f"router-{i}" for i in range(1, routers)]
         self.settings = {"worker.allow_test_handlers": True, "log.format": "text",
                          **(settings or {})}
         self.env = env or {}
         self.supervisor = None
         self.keep = False
+        if routers > 1:
+            self.settings.setdefault("worker.routers", [
+                f"ipc://run/{name}-workers.sock" for name in self.routers])
         self.endpoint = f"ipc://{self.dir}/run/router.sock"
+        # Of all routers, for clients that call.
+        self.endpoints = ",".join(f"ipc://{self.dir}/run/{name}.sock" for name in self.routers)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -112,6 +118,8 @@ class Cluster:
             (self.dir / name).mkdir(exist_ok=True)
         link_tree(PROGRAMS, self.dir)
         self.write_settings()
+        for name in self.routers[1:]:
+            (self.dir / f"run/{name}.conf").write_text(more_router(name))
 
     def write_settings(self):
         sections = {}
@@ -174,7 +182,7 @@ class Cluster:
         return self.rpc.getAllProcessInfo()
 
     def names(self):
-        return list(SERVICES) + [f"worker-{i}" for i in range(self.workers)]
+        return list(SERVICES) + self.routers[1:] + [f"worker-{i}" for i in range(self.workers)]
 
     def pids(self):
         """Name to pid of the processes that run."""
@@ -263,6 +271,20 @@ class Cluster:
     def admin(self, target, verb, **args):
         pairs = [f"{k}={v}" for k, v in args.items()]
         return self.client("admin", "--target", target, "--verb", verb, *pairs)
+
+
+def more_router(name):
+    """A supervisord program: the router of deploy/supervisord.conf with a name of its own."""
+    text = (ROOT / "deploy/supervisord.conf").read_text()
+    section = text[text.index("[program:router]"):]
+    section = section[:section.index("\n\n")]
+    sets = [f"router.name={name}", f"router.endpoint=ipc://run/{name}.sock",
+            f"router.worker_endpoint=ipc://run/{name}-workers.sock"]
+    lines = []
+    for line in section.replace("[program:router]", f"[program:{name}]").splitlines():
+        lines.append(line + "".join(f" --set {s}" for s in sets)
+                     if line.startswith("command=") else line)
+    return "\n".join(lines) + "\n"
 
 
 def finish(process, timeout=120):

@@ -10,13 +10,14 @@ ROOM="${DRAY_DIR:-$(mktemp -d /tmp/dray-console.XXXXXX)}"
 OWN_ROOM="${DRAY_DIR:+no}"
 export DRAY_BIN="$BIN" DRAY_DIR="$ROOM/c1"
 OTHER="$ROOM/c2"
+TWO="$ROOM/c3"
 LONG="$ROOM/$(printf 'long%.0s' {1..30})"
 unset NO_COLOR XDG_RUNTIME_DIR
 failures=0
 last=start
 
 cleanup() {
-  for dir in "$DRAY_DIR" "$OTHER" "$LONG"; do
+  for dir in "$DRAY_DIR" "$OTHER" "$TWO" "$LONG"; do
     [[ -d $dir ]] && "$BIN/dray" down --force --dir "$dir" >/dev/null 2>&1
   done
   if [[ $failures == 0 && -z $OWN_ROOM ]]; then rm -rf "$ROOM"; fi
@@ -67,8 +68,9 @@ check 5 submit echo hello -o json && json 'd["error"]["exit_code"] == 5'
 check 0 down && out 'no dray cluster runs'
 check 0 version -o json && json '"version" in d and "protocol" in d'
 check 0 --help && out 'Exit codes'
-for command in up down submit wait result status workers queues drain tasks task cancel retry dlq \
-  config version completion "task explain" "dlq purge" "config show" "queues pause"; do
+for command in up down submit wait result call deployments latency top bench status workers queues \
+  drain tasks task cancel retry dlq config version completion "bench queue" "bench call" \
+  "bench overload" "task explain" "dlq purge" "config show" "queues pause"; do
   # shellcheck disable=SC2086
   check 0 $command --help && out 'dray [a-z]'
 done
@@ -76,6 +78,10 @@ check 0 completion bash && out 'complete .*dray' && bash -n "$ROOM/out"
 # shellcheck disable=SC2016
 words="$(bash -c 'source "$1"; COMP_WORDS=(dray task e); COMP_CWORD=2; _dray; echo "${COMPREPLY[@]}"' _ "$ROOM/out")"
 [[ $words == explain ]] || fail "completion of 'dray task e' gives '$words'"
+grep -q floor-peer "$ROOM/out" && fail "completion shows a hidden command"
+check 5 call echo hello && err 'dray up'
+check 5 deployments && err 'dray up'
+check 5 top --once && err 'dray up'
 
 step "bad lines"
 check 2 && err 'see: dray --help'
@@ -90,6 +96,12 @@ check 2 wait 123 && err 'no task id'
 check 2 up --set foo.bar=1 && err "unknown key 'foo.bar'"
 check 2 up --set nonsense
 check 2 up --workers 0
+check 2 up --routers 0
+check 2 up --routers 2 --set router.endpoint=ipc:///tmp/x && err 'leave out --set'
+check 2 call && err 'see: dray call --help'
+check 2 call echo x --deadline 5 && err 'no duration'
+check 2 call echo x --concurrency 0
+check 2 bench overload --loads zero
 check 2 up --endpoint ipc:///tmp/x
 check 2 up --dir "$ROOM/with space" && err 'space'
 mkdir -p "$ROOM/empty"
@@ -150,6 +162,41 @@ check 1 submit fail 0:again --max-failures 2 --backoff 1ms --wait -o json && jso
 dead="$(field 'd[0]["id"]')"
 check 1 submit sleep 5000 --time-limit 50ms --max-failures 1 --wait
 
+# Calls and what looks at them. $1: more options of every command.
+calls() {
+  check 0 call echo hello "$@" && out '^hello$'
+  check 0 call echo hello --trace "$@" && out '^hello$' && err 'total +[0-9]+ us' && err '^run .*\|'
+  check 0 call echo hello -o json "$@"
+  json 'd["end"] == "reply" and d["reply"] == "hello" and d["times"]["total_us"] > 0'
+  check 0 call echo "@$ROOM/bytes" --raw "$@" && { cmp -s "$ROOM/bytes" "$ROOM/out" || fail "raw reply differs"; }
+  check 0 call echo hello --count 2000 --concurrency 16 "$@" && out '2 000 replies'
+  check 0 call echo hello --count 500 -o json "$@" && json 'd["replies"] == 500 and d["p99_us"] >= d["p50_us"] > 0'
+  check 0 call stream.count 3:20 --stream -o json "$@" && json 'len(d["parts"]) == 3'
+  check 3 call no.such.handler x "$@" && err 'unknown_handler' && err 'dray deployments'
+  check 1 call fail final:boom "$@" && err 'boom'
+  check 4 call sleep 3000 --deadline 300ms "$@" && err 'idempotent|deadline'
+  check 0 deployments "$@" && out '^echo +.*[0-9]'
+  check 0 deployments echo "$@" && out 'worker-0 +0'
+  check 0 deployments -o json "$@" && json 'any(x["name"] == "echo" and x["replicas"] >= 1 for x in d)'
+  check 3 deployments nobody "$@" && err 'dray deployments'
+  check 0 latency echo "$@" && out 'total +' && out '#'
+  check 0 latency echo -o json "$@" && json 'sum(x["latency"]["total"]["n"] for x in d) >= 2500'
+  check 0 top --once --interval 200ms "$@" && out 'CALLS OF|nobody called' && out 'worker-0 +up'
+  check 0 top -o json --interval 200ms "$@" && json 'any(x["name"] == "echo" for x in d["deployments"])'
+  check 0 bench call --requests 600 --pairs 3 -o json "$@"
+  json 'd["calls"] >= 600 and d["floor"]["p50_us"] > 0 and d["ratio"]["p50"]["median"] > 0'
+  check 0 bench call --requests 900 --pairs 3 --concurrency 16 --one-cpu "$@" && out 'floor +p50'
+}
+can_call=no
+for _ in 1 2 3; do dray call echo probe --deadline 2s >/dev/null 2>&1 && can_call=yes && break; done
+if [[ $can_call == yes ]]; then
+  step "calls"
+  calls
+  check 0 bench overload --loads 0.4 --seconds 0.5 --plot "$ROOM/o.svg" -o json
+  json 'd["loads"][0]["no_end"] == 0 and d["loads"][0]["offered"] > 100'
+  python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$ROOM/o.svg" || fail "the plot is no XML"
+fi
+
 step "tasks, cancel, queues"
 check 0 tasks -s running -n 10 && out "$slow"
 check 0 tasks -o json && json "any(t['id'] == '$slow' for t in d)"
@@ -197,6 +244,29 @@ check 0 down --dir "$OTHER"
 check 0 up --detach --dir "$LONG" && out 'reached through'
 check 0 submit echo far --wait --dir "$LONG" && out far
 check 0 down --dir "$LONG" -o json && json 'd["stopped"] == 5'
+
+step "several routers"
+for how in "" --tcp; do
+  check 0 up --detach ${how:+"$how"} --routers 2 --workers 1 --dir "$TWO" -o json
+  json '{"router", "router-1"} <= {s["name"] for s in d["services"]}'
+  check 0 status --dir "$TWO" && out 'router-1 +ready'
+  check 0 status -o json --dir "$TWO" && json 'set(d["routers"]) == {"router", "router-1"}'
+  [[ $how == --tcp ]] && json 'd["endpoint"].count("tcp://127.0.0.1:") == 2'
+  check 0 submit echo two --wait --dir "$TWO" && out two
+  if [[ $can_call == yes ]]; then
+    check 0 call echo two --dir "$TWO" && out '^two$'
+    check 0 deployments --dir "$TWO" && out 'echo +router-1'
+    check 0 bench call --requests 300 --pairs 3 --dir "$TWO" -o json && json "d['transport'] == ('tcp' if '$how' == '--tcp' else 'ipc')"
+    check 0 status -o json --dir "$TWO"
+    kill -9 "$(field "next(s['pid'] for s in d['services'] if s['name'] == 'router')")"
+    # The router that was started again may not know the handler before its worker is back.
+    for _ in {1..30}; do dray call echo again --idempotent --dir "$TWO" >/dev/null 2>&1 && break || sleep 0.1; done
+    check 0 call echo again --idempotent --dir "$TWO" && out '^again$'
+  fi
+  check 0 down --dir "$TWO" -o json && json 'd["stopped"] >= 5'
+done
+check 0 up --detach --dir "$TWO" -o json && json '"router-1" not in {s["name"] for s in d["services"]}'
+check 0 down --dir "$TWO"
 
 step "a start that fails"
 check 5 up --detach --dir "$OTHER" --set worker.plugins=/nonexistent.so

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -30,8 +31,12 @@ class Bridge {
     poll_tasks(now, out);
   }
 
-  void on_turn(WorkerOut& out) {
-    callers_.push(std::move(out.batches));  // first: latency
+  // `guest`: where short calls may be run without a hand-over, or null.
+  void on_turn(WorkerOut& out, const std::function<void(std::function<void()>)>* guest = nullptr) {
+    if (guest != nullptr && !out.batches.empty() && callers_.are_short(out.batches))
+      (*guest)(callers_.as_guest(std::move(out.batches)));
+    else
+      callers_.push(std::move(out.batches));  // first: latency
     out.batches.clear();
     callers_.stop(out.stop_calls);
     callers_.grant(out.part_grants);

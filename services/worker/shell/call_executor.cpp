@@ -17,6 +17,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr size_t kPartMax = size_t{1} << 20;  // larger parts are cut
+// A handover to another thread costs 10 to 50 us; guests of the loop must be worth less than that.
+constexpr double kGuestBatchUs = 50;
+constexpr double kGuestTurnUs = 200;  // all of one turn
+constexpr uint32_t kGuestAfter = 4;  // batches, before a handler is known
+constexpr double kCostKeeps = 0.98;
 
 uint32_t micros(Clock::duration d) {
   const auto us = std::chrono::duration_cast<std::chrono::microseconds>(d).count();
@@ -89,6 +94,7 @@ CallExecutors::CallExecutors(const PluginHost& host, CallExecutorOptions options
     handlers_.push_back(host_.find(name));
     DRAY_ASSERT(handlers_.back() != nullptr);
   }
+  costs_.resize(handlers_.size());
   for (uint32_t i = 0; i < options.threads; ++i)
     threads_.push_back(std::make_unique<Thread>(*this));
   for (auto& t : threads_) {
@@ -162,6 +168,55 @@ void CallExecutors::push(std::vector<BatchStart>&& batches) {
   for (Thread* thread : woken_) thread->go.set();
 }
 
+bool CallExecutors::are_short(const std::vector<BatchStart>& batches) const {
+  double us = 0;
+  for (const BatchStart& b : batches) {
+    const Cost& cost = costs_[b.handler];
+    us += cost.us;
+    if (cost.batches < kGuestAfter || cost.us > kGuestBatchUs || us > kGuestTurnUs) return false;
+    if (handlers_[b.handler]->gate() != nullptr) return false;
+    for (const BatchCall& call : b.calls)
+      if (call.window != 0) return false;
+  }
+  return true;
+}
+
+std::function<void()> CallExecutors::as_guest(std::vector<BatchStart>&& batches) {
+  std::vector<Job*> jobs;
+  jobs.reserve(batches.size());
+  for (BatchStart& start : batches) jobs.push_back(make_job(std::move(start)));
+  return [this, jobs = std::move(jobs)] { run_here(jobs); };
+}
+
+void CallExecutors::run_here(const std::vector<Job*>& jobs) {
+  std::unique_ptr<Thread> me;
+  {
+    std::lock_guard lock(mutex_);
+    if (!guests_.empty()) {
+      me = std::move(guests_.back());
+      guests_.pop_back();
+    }
+  }
+  if (!me) me = std::make_unique<Thread>(*this);
+  for (Job* job : jobs) {
+    me->job = job;
+    run(*me, *job);
+  }
+  {
+    std::lock_guard lock(mutex_);
+    done_.insert(done_.end(), jobs.begin(), jobs.end());
+    guests_.push_back(std::move(me));
+  }
+  announce();
+}
+
+void CallExecutors::note_cost(const Job& job) {
+  if (!job.outcome.started) return;
+  Cost& cost = costs_[job.start.handler];
+  cost.us = std::max<double>(job.outcome.run_us, cost.us * kCostKeeps);
+  ++cost.batches;
+}
+
 CallExecutors::Call* CallExecutors::find(uint64_t call, Job*& job) {
   for (Job* live : live_)
     for (size_t i = 0; i < live->start.calls.size(); ++i)
@@ -209,6 +264,7 @@ void CallExecutors::drain(std::vector<BatchOutcome>& outcomes, std::vector<CallP
     parts_.clear();
   }
   for (Job* job : drained_) {
+    note_cost(*job);
     outcomes.push_back(std::move(job->outcome));
     live_.erase(std::find(live_.begin(), live_.end(), job));
     spare_.push_back(job);

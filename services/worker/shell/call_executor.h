@@ -40,6 +40,11 @@ class CallExecutors {
 
   // --- loop thread ---
   void push(std::vector<BatchStart>&& batches);
+  // Whether these may run in the loop's thread as its guest, one after the other: each handler has
+  // been quick so far, none has to wait for anything.
+  bool are_short(const std::vector<BatchStart>& batches) const;
+  // Instead of push(): call the result at the end of the turn. Its outcomes are drained as always.
+  std::function<void()> as_guest(std::vector<BatchStart>&& batches);
   void stop(const std::vector<uint64_t>& calls);  // unknown ones have ended
   void grant(const std::vector<CallGrant>& grants);
   void drain(std::vector<BatchOutcome>& outcomes, std::vector<CallPart>& parts);
@@ -57,12 +62,19 @@ class CallExecutors {
   void announce();
   void add_part(uint64_t call, std::string_view bytes);
   Job* make_job(BatchStart&& start);
+  void run_here(const std::vector<Job*>& jobs);
+  void note_cost(const Job& job);
   Call* find(uint64_t call, Job*& job);
 
   const PluginHost& host_;
   const Duration spin_;
   std::function<void()> wake_;
   std::vector<const Handler*> handlers_;
+  struct Cost {  // what a batch of a handler took: the most, forgotten slowly
+    double us = 0;
+    uint32_t batches = 0;
+  };
+  std::vector<Cost> costs_;  // by handler; loop thread
 
   // Loop thread.
   std::vector<std::unique_ptr<Job>> jobs_;  // all; those not in use are listed in spare_
@@ -77,6 +89,7 @@ class CallExecutors {
   std::vector<Thread*> idle_;  // the last one may be spinning
   std::vector<Job*> done_;
   std::vector<CallPart> parts_;
+  std::vector<std::unique_ptr<Thread>> guests_;  // not in use: what a thread needs to run jobs
   bool stop_ = false;
 
   std::atomic<bool> announced_{false};

@@ -120,6 +120,7 @@ HostOptions host_options(const Config& config) {
   for (const std::string& endpoint : routers) o.dial.push_back({port++, endpoint, Role::router});
   o.spin = config.duration("worker.spin");
   o.drain_timeout = config.duration("worker.drain_timeout") + kDrainSlack;
+  o.guests = true;
   return o;
 }
 
@@ -211,8 +212,11 @@ int run_with(const Config& config, const PluginHost& plugins) {
       plugins, CallExecutorOptions{options.call_slots, options.handlers,
                                    config.duration("worker.spin"), wake});
   Bridge bridge(core, *executors, *callers);
+  const std::function<void(std::function<void()>)> guest = [&](std::function<void()> f) {
+    host.run_guest(std::move(f));
+  };
   host.set_on_turn([&](Now, WorkerOut& out) {
-    bridge.on_turn(out);
+    bridge.on_turn(out, host.can_have_guest() ? &guest : nullptr);
     if (out.exit) host.request_stop();
   });
   log_event(LogLevel::info, "started",

@@ -94,25 +94,29 @@ TEST_CASE("calls that a callback starts together leave together") {
   CHECK(router.core.calls == 101);
 }
 
-TEST_CASE("many threads call at once") {
+TEST_CASE("many threads and callbacks call at once; each call is sent once") {
   std::string endpoint = fresh_endpoint();
   RouterThread router(endpoint);
   Client c = connect(endpoint);
   std::atomic<int> good{0};
   std::atomic<int> async{0};
+  auto count = [&async](CallOutcome&& o) { async += o.ok(); };
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t)
     threads.emplace_back([&, t] {
       for (int i = 0; i < 300; ++i) {
         std::string text = std::to_string(t) + "/" + std::to_string(i);
         good += c.call("echo", text).bytes == text;
-        c.async_call("echo", text, {},
-                     [&async, text](CallOutcome&& o) { async += o.bytes == text; });
+        c.async_call("echo", text, {}, [&, text](CallOutcome&& o) {
+          async += o.bytes == text;
+          c.async_call("echo", text, {}, count);
+        });
       }
     });
   for (auto& t : threads) t.join();
   CHECK(good == 1'200);
-  CHECK(wait_for([&] { return async == 1'200; }));
+  CHECK(wait_for([&] { return async == 2'400; }));
+  CHECK(router.core.calls == 3'600);
 }
 
 TEST_CASE("cancel from any thread and from a callback") {
@@ -135,6 +139,19 @@ TEST_CASE("cancel from any thread and from a callback") {
   CHECK(router.core.calls == 3);  // the last one was never sent
   a.cancel();
   PendingCall{}.cancel();
+}
+
+TEST_CASE("ends that callbacks cause are told without a pause") {
+  std::string endpoint = fresh_endpoint();
+  RouterThread router(endpoint);
+  Client c = connect(endpoint);
+  std::atomic<int> left{200};
+  std::function<void(CallOutcome &&)> again = [&](CallOutcome&&) {
+    if (--left > 0) c.async_call("hold", "", {}, again).cancel();
+  };
+  c.async_call("echo", "", {}, again);
+  CHECK(wait_for([&] { return left == 0; }));
+  CHECK(router.core.calls == 1);
 }
 
 TEST_CASE("the deadline ends a call that nobody answers") {

@@ -204,6 +204,20 @@ TEST_CASE("a CALL that the router can not read: all its calls are rejected, othe
   CHECK(h.end_of(z) == CallEnd::part);
 }
 
+TEST_CASE("a repeat that the router can not read does not speak for the first sending") {
+  CallHarness h;
+  SessionId a = h.open(0);
+  uint64_t call = h.call("x", 10s, kCallIdempotent);
+  REQUIRE(h.sent().size() == 1);
+  h.close(a);
+  SessionId b = h.open(1);
+  auto again = h.sent();
+  REQUIRE(again.size() == 1);
+  h.say(b, Reject{static_cast<uint8_t>(Errc::denied), "no calls here", 0, {}, 0}, again[0].req);
+  h.turn();
+  CHECK(h.end_of(call) == CallEnd::unknown);
+}
+
 // --- cancelling ----------------------------------------------------------------------------------
 
 TEST_CASE("cancelled before it was sent: it ends at once and never leaves") {
@@ -241,6 +255,17 @@ TEST_CASE("cancelled in flight: the router is told once, and has the word") {
   h.answer(sent[1], CallEnd::reply);  // it was on its way
   CHECK(h.end_of(a) == CallEnd::cancelled);
   CHECK(h.end_of(b) == CallEnd::reply);
+}
+
+TEST_CASE("cancelled and answered in one turn: the router is not told") {
+  CallHarness h;
+  h.open();
+  uint64_t call = h.call();
+  auto sent = h.sent();
+  h.cancel(call);
+  h.answer(sent[0], CallEnd::reply);
+  CHECK(h.end_of(call) == CallEnd::reply);
+  CHECK(h.sent_of<CallCancel>().empty());
 }
 
 TEST_CASE("a cancelled call is not repeated when its router is lost or leaves") {
@@ -283,6 +308,18 @@ TEST_CASE("a lost router: what it had is unknown, what is idempotent goes to ano
   CHECK(again[0].row.deadline_us == 8'999'000);
   h.answer(again[0], CallEnd::reply);
   CHECK(h.end_of(safe) == CallEnd::reply);
+}
+
+TEST_CASE("repeats go before calls that were not sent so far, in their old order") {
+  CallHarness h;
+  SessionId a = h.open(0, 3);
+  for (const char* name : {"1", "2", "3", "4"}) h.call(name, 10s, kCallIdempotent);
+  REQUIRE(h.sent().size() == 3);
+  h.close(a);
+  h.open(1);
+  std::string order;
+  for (const auto& c : h.sent()) order += c.handler;
+  CHECK(order == "1234");
 }
 
 TEST_CASE("without another router a repeat waits for one, and is unknown at the deadline") {
