@@ -67,4 +67,8 @@
   X(batch_too_large, "a batch has one item more than its handler takes")                        \
   X(max_ongoing_ignored, "more batches run at once than the handler allows")                    \
   X(late_call_started, "a worker starts calls after their deadline")                            \
-  X(call_slot_not_freed, "the last DONE of a batch does not free its slot")
+  X(call_slot_not_freed, "the last DONE of a batch does not free its slot")                     \
+  X(stop_not_passed_on, "calls that nobody waits for are not asked to stop")                    \
+  X(orphans_run_on, "calls of a router that is gone are not asked to stop")                     \
+  X(drain_answer_not_awaited, "a worker leaves while batches are on their way to it")           \
+  X(call_credit_ignores_held, "a worker grants batches whatever it holds")

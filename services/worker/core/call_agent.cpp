@@ -6,6 +6,7 @@
 
 #include "common/base/assert.h"
 #include "common/base/limits.h"
+#include "common/base/mutant.h"
 
 namespace dray::worker {
 namespace {
@@ -110,7 +111,8 @@ uint64_t CallAgent::target(const Peer& peer, Now now) const {
 }
 
 uint64_t CallAgent::granted(const Peer& peer, Now now) const {
-  return peer.credit.granted(target(peer, now), peer.held);
+  return peer.credit.granted(target(peer, now),
+                             DRAY_MUTANT(call_credit_ignores_held) ? 0 : peer.held);
 }
 
 uint64_t CallAgent::target(SessionId id, Now now) const {

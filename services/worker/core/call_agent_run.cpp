@@ -152,7 +152,7 @@ void CallAgent::orphan(Batches::iterator it, Out& out) {
     counters_.dropped += batch.open;
     return release(it);
   }
-  for (size_t i = 0; i < batch.calls.size(); ++i) stop(it, i, out);
+  for (size_t i = 0; i < batch.calls.size() && !DRAY_MUTANT(orphans_run_on); ++i) stop(it, i, out);
   batch.router = SessionId::none;
   arm(batch);
 }
@@ -163,6 +163,7 @@ void CallAgent::stop(Batches::iterator it, size_t i, Out& out) {
   Call& call = it->second.calls[i];
   if (call.ended || call.stopped) return;
   call.stopped = true;
+  if (DRAY_MUTANT(stop_not_passed_on)) return;
   out.stop_calls.push_back(it->first + i);
 }
 
@@ -252,7 +253,7 @@ void CallAgent::begin_drain(Now now, Out& out) {
 void CallAgent::check_drain(Now now, Out& out) {
   if (!leaving_ || drained_) return;
   const bool answered = std::all_of(routers_.begin(), routers_.end(), [](const Peer& peer) {
-    return peer.drains == peer.drains_answered;
+    return peer.drains == peer.drains_answered || DRAY_MUTANT(drain_answer_not_awaited);
   });
   const bool idle = std::all_of(batches_.begin(), batches_.end(),
                                 [](const auto& entry) { return entry.second.stuck; });
