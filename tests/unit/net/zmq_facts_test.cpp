@@ -205,16 +205,20 @@ TEST_CASE("facts: foreign peers: too many frames, chosen routing ids, empty mess
   peer.send({""});
   peer.send({"1", "2", "3"});
   std::vector<uint8_t> counts;
+  std::string last_frame;
   Packet packet;
   REQUIRE(wait_for(
       [&] {
-        if (listening.port.receive(packet) == Received::packet)
+        // The two peers come in either order, and a refused packet leaves its frames behind.
+        if (listening.port.receive(packet) == Received::packet) {
           counts.push_back(packet.frames.count);
+          last_frame = packet.frames.frame[packet.frames.count - 1].view();
+        }
         return counts.size() == 2 && listening.port.counters().bad == 3;
       },
       2s));
   CHECK(counts == std::vector<uint8_t>{1, 3});
-  CHECK(packet.frames.frame[2].view() == "3");
+  CHECK(last_frame == "3");
   CHECK(listening.port.peers() == 1);
 }
 

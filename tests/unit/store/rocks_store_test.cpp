@@ -244,13 +244,14 @@ TEST_CASE("rocks store: a full disk refuses before it writes, and resumes") {
 }
 
 TEST_CASE("rocks store: a disk that fills up during a write acknowledges nothing it may lose") {
-  Tmpfs disk("24m");
+  Tmpfs disk("64m");
   if (!disk.mounted) return;
   RocksOptions o = small_options(disk.dir.path / "db");  // no reserve
   o.write_buffer_bytes = 1 << 20;
   auto store = std::move(open_rocks_store(o)).value();
   REQUIRE(store->acquire());
-  std::ofstream(disk.dir.path / "filler") << std::string(8 << 20, 'f');
+  // Leaves 16 MB to fill; once it is gone, a compaction has room for all of them.
+  std::ofstream(disk.dir.path / "filler") << std::string(48 << 20, 'f');
   uint64_t acked = 0;
   Status last;
   while (acked < 100'000 && (last = put(*store, {numbered(acked, 30'000)}))) ++acked;
