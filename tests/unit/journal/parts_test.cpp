@@ -72,7 +72,8 @@ TEST_CASE("memory journal: a crash keeps any prefix of what was not committed") 
 }
 
 TEST_CASE("floor: measures something and leaves nothing") {
-  auto dir = std::filesystem::temp_directory_path() / ("journal-floor-" + std::to_string(::getpid()));
+  auto dir =
+      std::filesystem::temp_directory_path() / ("journal-floor-" + std::to_string(::getpid()));
   auto r = measure_journal_floor(dir.string(), 256, 4, 20ms);
   REQUIRE_OK(r);
   CHECK(r->records_per_s > 0);
