@@ -7,7 +7,8 @@
 
 #include "common/net/clock.h"
 
-namespace dray::inline client_v1 {
+namespace dray {
+inline namespace client_v1 {
 namespace {
 
 constexpr std::string_view kClosedText = "the client was shut down";
@@ -277,4 +278,5 @@ void CallDesk::close() {
   }
 }
 
-}  // namespace dray::inline client_v1
+}  // namespace client_v1
+}  // namespace dray

@@ -17,7 +17,8 @@
 #include "client/src/convert.h"
 #include "common/service/host.h"
 
-namespace dray::inline client_v1 {
+namespace dray {
+inline namespace client_v1 {
 
 CallOutcome make_refusal(Code code, std::string text);
 
@@ -135,4 +136,5 @@ class CallDesk {
   std::deque<CallSink> refused_;  // started by callbacks while the client closes
 };
 
-}  // namespace dray::inline client_v1
+}  // namespace client_v1
+}  // namespace dray

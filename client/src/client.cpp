@@ -5,7 +5,8 @@
 
 #include "client/src/client_impl.h"
 
-namespace dray::inline client_v1 {
+namespace dray {
+inline namespace client_v1 {
 namespace {
 
 using SteadyClock = std::chrono::steady_clock;
@@ -370,4 +371,5 @@ Expected<std::string> Client::admin(std::string_view target, std::string_view ve
 bool Client::connected() const { return impl_->connected(); }
 ClientStats Client::stats() const { return impl_->stats(); }
 
-}  // namespace dray::inline client_v1
+}  // namespace client_v1
+}  // namespace dray

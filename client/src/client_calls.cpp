@@ -1,7 +1,8 @@
 // Calls in the public API: checks of arguments, and the blocking forms.
 #include "client/src/client_impl.h"
 
-namespace dray::inline client_v1 {
+namespace dray {
+inline namespace client_v1 {
 namespace {
 
 constexpr auto kGrace = std::chrono::seconds(1);  // the core ends a call by its deadline
@@ -180,4 +181,5 @@ void CallStream::cancel() {
   if (auto impl = state_->impl.lock()) impl->cancel_call(state_->handle);
 }
 
-}  // namespace dray::inline client_v1
+}  // namespace client_v1
+}  // namespace dray

@@ -1,7 +1,8 @@
 // ClientImpl: what the client's thread does with the core's events.
 #include "client/src/client_impl.h"
 
-namespace dray::inline client_v1 {
+namespace dray {
+inline namespace client_v1 {
 
 void ClientImpl::on_turn(ClientOut& out) {
   if (out.events.empty() && !desk_.has_news(out)) return;
@@ -157,4 +158,5 @@ void ClientImpl::give_views() {
   views_.clear();
 }
 
-}  // namespace dray::inline client_v1
+}  // namespace client_v1
+}  // namespace dray

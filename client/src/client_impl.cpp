@@ -6,7 +6,8 @@
 
 #include "common/net/clock.h"
 
-namespace dray::inline client_v1 {
+namespace dray {
+inline namespace client_v1 {
 namespace {
 
 constexpr size_t kRoutersMax = 16;  // endpoints of one client
@@ -270,4 +271,5 @@ ClientStats ClientImpl::stats() const {
           calls_.load(),    calls_resent_.load()};
 }
 
-}  // namespace dray::inline client_v1
+}  // namespace client_v1
+}  // namespace dray

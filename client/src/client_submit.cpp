@@ -2,7 +2,8 @@
 #include "client/src/client_impl.h"
 #include "common/net/clock.h"
 
-namespace dray::inline client_v1 {
+namespace dray {
+inline namespace client_v1 {
 namespace {
 constexpr size_t kChunkBytes = 512 * 1024;  // payloads of one message, if they are small
 constexpr size_t kWindowBytes = size_t{32} << 20;  // on their way; the router allows 64 MiB
@@ -181,4 +182,5 @@ Expected<Done> ClientImpl::await_accepted(TaskBatch& batch, Millis timeout) {
   return Done{};
 }
 
-}  // namespace dray::inline client_v1
+}  // namespace client_v1
+}  // namespace dray
