@@ -370,8 +370,9 @@ void ClientCore::on_submitted(uint64_t req, Submitted&& m, Now now, Out& out) {
   if (it == pending_.end()) return;
   auto& submit = std::get<Submit>(it->second.message);
   if (submit.watch) accept_rows(submit.rows, now);
-  out.events.push_back(SubmittedEvent{req, m.accepted});
+  // What is over already comes first: who waits for the answer may then look at each task.
   settle_known(m.rows, submit.watch, now, out);
+  out.events.push_back(SubmittedEvent{req, m.accepted});
   finish(it);
 }
 
