@@ -222,6 +222,16 @@ def free_port():
         return s.getsockname()[1]
 
 
+def listens(port, limit_s=10):
+    until = time.monotonic() + limit_s
+    while time.monotonic() < until:
+        with socket.socket() as s:
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                return True
+        time.sleep(0.05)
+    return False
+
+
 def main():
     report = Report("hostile")
     tcp = free_port()
@@ -229,9 +239,12 @@ def main():
     with Cluster(workers=1, settings=SETTINGS) as cluster:
         second = subprocess.Popen(
             [cluster.dir / "bin/dray-router", "--config", cluster.dir / "dray.toml", "--dir",
-             cluster.dir, "--set", f"router.endpoint=tcp://127.0.0.1:{tcp}", "--set", "router.http="],
+             cluster.dir, "--set", f"router.endpoint=tcp://127.0.0.1:{tcp}", "--set", "router.http=",
+             "--set", "router.name=second",
+             "--set", f"router.worker_endpoint=ipc://{cluster.dir}/run/second-workers.sock"],
             stdout=subprocess.DEVNULL, stderr=open(cluster.dir / "log/second.log", "w"))
         try:
+            report.check(listens(tcp), f"a router listens on tcp port {tcp}")
             before = cluster.pids()
             bad_wishes(cluster, report)
             bad_config(cluster, report)
