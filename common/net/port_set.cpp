@@ -5,16 +5,40 @@
 // from the moment its descriptor fires until a receive found nothing, and a socket that was touched
 // since (sends) is asked once before the next sleep. A wait that runs into its time limit asks
 // every socket; what it finds there was missed, and is counted.
+//
+// Each asking is a system call inside libzmq. While messages come one at a time (kCalmAfter sleeps
+// in a row that ended with one), a port is asked once for a message, after what the message caused
+// was sent, instead of before and after.
 #include "common/net/port_set.h"
 
-#include <poll.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <thread>
+#include <utility>
 
 namespace dray {
 namespace {
 constexpr int kBurst = 32;  // messages from one port before the next one's turn
+constexpr int kCalmAfter = 16;
+constexpr int kEventsMax = 64;  // the rest comes with the next wait
+constexpr uint32_t kWakeEvent = UINT32_MAX;
+
+int wait_events(int epoll, epoll_event* events, Duration timeout) {
+  static const bool precise =
+      ::epoll_pwait2(-1, nullptr, 0, nullptr, nullptr) < 0 && errno != ENOSYS;  // Linux 5.11
+  if (precise) {
+    timespec limit{};
+    limit.tv_sec = static_cast<time_t>(timeout.count() / 1'000'000'000);
+    limit.tv_nsec = static_cast<long>(timeout.count() % 1'000'000'000);
+    return ::epoll_pwait2(epoll, events, kEventsMax, &limit, nullptr);
+  }
+  const auto ms = (timeout + Duration(1ms) - Duration(1)) / Duration(1ms);
+  return ::epoll_wait(epoll, events, kEventsMax, static_cast<int>(ms));
 }
+}  // namespace
 
 struct PortSet::Slot {
   std::unique_ptr<ListenPort> listen;
@@ -68,6 +92,8 @@ void PortSet::close(Duration linger) {
   slots_.clear();
   by_port_.fill(nullptr);
   context_.close();
+  if (epoll_ >= 0) ::close(std::exchange(epoll_, -1));
+  watched_generation_ = 0;
 }
 
 std::string PortSet::endpoint(Port port, size_t index) const {
@@ -82,11 +108,17 @@ void PortSet::mark_ready(Slot& slot) {
   ready_.push_back(&slot);
 }
 
-Received PortSet::receive(Packet& packet) {
+Received PortSet::receive(Packet& packet, bool all) {
   while (!ready_.empty()) {
     Slot& slot = *ready_.front();
     Received result = slot.receive(packet);
     if (result != Received::none) {
+      if (++since_sleep_ == 1 && calm_ >= kCalmAfter && !all) {
+        slot.ready = false;
+        slot.touched = true;
+        ready_.erase(ready_.begin());
+        return result;
+      }
       if (++burst_ >= kBurst) {
         burst_ = 0;
         std::rotate(ready_.begin(), ready_.begin() + 1, ready_.end());
@@ -156,32 +188,65 @@ bool PortSet::check_all() {
   return found;
 }
 
+// A socket that was opened anew has other descriptors; then everything is watched anew.
+void PortSet::watch(int wake_fd) {
+  uint64_t generation = 1;
+  for (auto& slot : slots_) generation += slot->socket().generation();
+  if (generation == watched_generation_ && wake_fd == watched_wake_) return;
+  watched_generation_ = generation;
+  watched_wake_ = wake_fd;
+  if (epoll_ >= 0) ::close(epoll_);
+  epoll_ = ::epoll_create1(EPOLL_CLOEXEC);
+  auto add = [this](int fd, size_t what) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u32 = static_cast<uint32_t>(what);
+    if (fd >= 0) ::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
+  };
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    add(slots_[i]->socket().fd(), i);
+    if (slots_[i]->dial) add(slots_[i]->dial->monitor_fd(), slots_.size() + i);
+  }
+  add(wake_fd, kWakeEvent);
+}
+
 bool PortSet::wait(Duration timeout, Wake& wake) {
   for (auto& slot : slots_) {
     if (!slot->touched || slot->ready) continue;
     slot->touched = false;
-    if (slot->socket().readable()) mark_ready(*slot);
+    if (!slot->socket().readable()) continue;
+    mark_ready(*slot);
+    calm_ = 0;
   }
   if (!ready_.empty() || timeout < Duration::zero()) timeout = Duration::zero();
   bool sleeps = timeout > Duration::zero();
   if (sleeps && !wake.before_sleep()) {
     timeout = Duration::zero();
   }
-  polls_.clear();
-  for (auto& slot : slots_) polls_.push_back({slot->socket().fd(), POLLIN, 0});
-  for (auto& slot : slots_)
-    polls_.push_back({slot->dial ? slot->dial->monitor_fd() : -1, POLLIN, 0});
-  polls_.push_back({wake.fd(), POLLIN, 0});
-  timespec limit{};
-  limit.tv_sec = static_cast<time_t>(timeout.count() / 1'000'000'000);
-  limit.tv_nsec = static_cast<long>(timeout.count() % 1'000'000'000);
-  int n = ::ppoll(polls_.data(), polls_.size(), &limit, nullptr);
-  if (sleeps) wake.after_sleep(n > 0 && polls_.back().revents != 0);
-  for (size_t i = 0; i < slots_.size() && n > 0; ++i) {
-    if (polls_[i].revents != 0) mark_ready(*slots_[i]);
-    if (polls_[slots_.size() + i].revents != 0) slots_[i]->dial->check_connection();
+  watch(wake.fd());
+  std::array<epoll_event, kEventsMax> events;
+  const int n = wait_events(epoll_, events.data(), timeout);
+  bool woken = false;
+  for (int i = 0; i < n; ++i) {
+    const uint32_t what = events[static_cast<size_t>(i)].data.u32;
+    if (what == kWakeEvent)
+      woken = true;
+    else if (what < slots_.size())
+      mark_ready(*slots_[what]);
+    else
+      slots_[what - slots_.size()]->dial->check_connection();
+  }
+  if (sleeps) {
+    wake.after_sleep(woken);
+    calm_ = since_sleep_ == 1 ? calm_ + 1 : since_sleep_ == 0 ? calm_ : 0;
+    since_sleep_ = 0;
   }
   if (n == 0 && timeout >= 50ms && check_all()) ++missed_;
+  if (n < 0 && errno != EINTR) {  // no descriptors left for the set: ask in person
+    watched_generation_ = 0;
+    std::this_thread::sleep_for(std::min(timeout, Duration(1ms)));
+    check_all();
+  }
   return sleeps;
 }
 

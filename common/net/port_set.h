@@ -10,8 +10,6 @@
 #include "common/net/port.h"
 #include "common/net/wake.h"
 
-struct pollfd;
-
 namespace dray {
 
 struct ListenSpec {
@@ -37,8 +35,9 @@ class PortSet {
   void close(Duration linger);
   std::string endpoint(Port port, size_t index = 0) const;  // of a listening port, as bound
 
-  // Next packet in fair rotation. `none`: nothing waits at any port, until the next wait().
-  Received receive(Packet& packet);
+  // Next packet in fair rotation. `none`: nothing waits at any port, until the next wait(); without
+  // `all` something may wait that the next wait() finds.
+  Received receive(Packet& packet, bool all = true);
   bool drained() const { return ready_.empty(); }
 
   void send(Packet&& packet);
@@ -58,13 +57,18 @@ class PortSet {
   struct Slot;
   void mark_ready(Slot& slot);
   bool check_all();
+  void watch(int wake_fd);
 
   Context context_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::array<Slot*, 256> by_port_{};
   std::vector<Slot*> ready_;  // front is read next
   int burst_ = 0;
-  std::vector<pollfd> polls_;
+  int calm_ = 0;  // sleeps in a row that one packet ended
+  size_t since_sleep_ = 0;  // packets
+  int epoll_ = -1;
+  uint64_t watched_generation_ = 0;  // of the sockets in the epoll set, summed; 0: watch anew
+  int watched_wake_ = -1;
   uint64_t missed_ = 0;
 };
 

@@ -125,6 +125,7 @@ Status Socket::open(const Context& context, Type type, const SocketOptions& opti
   in_flight_max_ = options.in_flight_bytes;
   socket_ = zmq_socket(context.native(), listener_ ? ZMQ_ROUTER : ZMQ_DEALER);
   if (!socket_) return zmq_failure("zmq socket");
+  ++generation_;
   int64_t largest = kFrameBytesMax;
   bool ok = set_all(socket_, kCommon) && set(socket_, ZMQ_SNDHWM, options.send_high_water) &&
             set(socket_, ZMQ_RCVHWM, options.receive_high_water) &&
@@ -146,6 +147,7 @@ void Socket::close(Duration linger) {
   zmq_close(socket_);
   socket_ = nullptr;
   fd_ = -1;
+  ++generation_;
 }
 
 Status Socket::bind(const std::string& endpoint) {

@@ -57,6 +57,7 @@ class Socket {
 
   // Any API call can consume the fd's signal: ask readable() before waiting for it.
   int fd() const { return fd_; }
+  uint64_t generation() const { return generation_; }  // grows whenever fd() may have changed
   bool readable() const;
   void* native() const { return socket_; }  // for tests
 
@@ -65,6 +66,7 @@ class Socket {
 
   void* socket_ = nullptr;
   int fd_ = -1;
+  uint64_t generation_ = 0;
   bool listener_ = false;
   uint64_t in_flight_max_ = 0;
 };
