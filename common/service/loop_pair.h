@@ -53,7 +53,7 @@ class LoopPair {
   template <class Guest>
   bool run_guest(Guest&& guest) {
     const std::shared_ptr<State> s = state_;  // the host may be gone when the guest returns
-    s->since.store(read_clock().mono.time_since_epoch().count());
+    s->since.store(read_mono().time_since_epoch().count());
     s->phase.store(Phase::guest);
     if (!s->watching.load()) {
       std::lock_guard lock(s->mutex);
@@ -124,7 +124,7 @@ class LoopPair {
 
   static bool take_over(State& s) {
     if (s.phase.load() != Phase::guest) return false;
-    const int64_t now = read_clock().mono.time_since_epoch().count();
+    const int64_t now = read_mono().time_since_epoch().count();
     if (now - s.since.load() < Duration(kGuestMax).count()) return false;
     Phase expected = Phase::guest;
     return s.phase.compare_exchange_strong(expected, Phase::loop);
