@@ -220,6 +220,7 @@ BatchIndex CallLane::open_batch(uint32_t replica, uint32_t key, Now now) {
   b.items = 0;
   b.calls.clear();
   b.sent = now.mono;
+  b.at_once = r.ongoing.size() < lanes(r);
   r.ongoing.push_back(i);
   Worker& w = workers_[r.worker];
   ++w.batches;

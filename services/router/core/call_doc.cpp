@@ -86,6 +86,7 @@ Doc CallLane::deployment_doc(const Deployment& d) const {
       .set("batch_wait_us", to_us(d.batch_wait))
       .set("max_models", d.max_models)
       .set("line", std::move(line))
+      .set("others_us", d.others_us)
       .set("target_items", d.target(options_.default_deadline))
       .set("mean_batch_items", d.times.batch_items.mean())
       .set("latency", latency_doc(d.times));

@@ -59,6 +59,7 @@ struct BatchRecord {
   uint32_t pos = 0;  // in the replica's list
   uint32_t key = kNoSlot;
   uint32_t items = 0;
+  bool at_once = false;  // it found the replica free, as far as this router knows
   std::vector<CallIndex> calls;  // those whose `batch` still says so are in it
   Time sent{};
 };

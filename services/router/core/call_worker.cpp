@@ -248,6 +248,7 @@ void CallLane::learn(Deployment& d, const BatchRecord& b, const DoneRow& row, No
   d.times.batch_items.add(b.items);
   const double wire = static_cast<double>(to_us(now.mono - b.sent)) - row.wait_us - row.run_us;
   d.wire_us += 0.1 * (std::max(0.0, wire) - d.wire_us);
+  if (b.at_once) d.note_wait(row.wait_us);
 }
 
 void CallLane::free_batch(BatchIndex batch, Now now) {

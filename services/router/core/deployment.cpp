@@ -2,6 +2,7 @@
 #include "services/router/core/deployment.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace dray {
 
@@ -64,6 +65,11 @@ void Deployment::note_reply(uint64_t worker_us) {
   if (n >= 4096) replied_us.halve();
 }
 
+void Deployment::note_wait(double wait_us) {
+  others_dev_us += 0.1 * (std::abs(wait_us - others_us) - others_dev_us);
+  others_us += 0.1 * (wait_us - others_us);
+}
+
 uint32_t Deployment::target(Duration budget) const {
   if (max_batch_size == 1) return 1;
   return line.target(max_batch_size, (static_cast<double>(to_us(budget)) - wire_us) / 2);
@@ -71,7 +77,8 @@ uint32_t Deployment::target(Duration budget) const {
 
 Duration Deployment::takes(double items) const {
   if (!line.ready()) return Duration::zero();
-  return Duration(static_cast<int64_t>((line.guarded_us(items) + wire_us) * 1000));
+  return Duration(
+      static_cast<int64_t>((line.guarded_us(items) + wire_us + others_us + others_dev_us) * 1000));
 }
 
 }  // namespace dray

@@ -81,6 +81,8 @@ struct Deployment {
 
   CostLine line;
   double wire_us = 0;  // mean time of a batch that was spent neither waiting nor running
+  double others_us = 0;  // mean wait at a free replica: batches of other routers run there
+  double others_dev_us = 0;  // mean distance from it
   Time last_launch{};
   LogHistogram replied_us;  // from router to replica and back, recent ones count more
   uint64_t hedge_after_us = 0;  // its 95th percentile; 0 while too few are known
@@ -96,6 +98,7 @@ struct Deployment {
   void push(CallTable& table, CallIndex call, Time now);
   void pop(CallTable& table, CallIndex call);
   void note_reply(uint64_t worker_us);
+  void note_wait(double wait_us);
 
   uint32_t target(Duration budget) const;  // items of the batch to aim for
   Duration takes(double items) const;  // there, running, and back; 0 while nothing is known

@@ -117,6 +117,7 @@ class CallBench {
     std::string bytes = "y";
     uint16_t flags = kDoneFreesSlot;
     uint32_t run_us = 100;
+    uint32_t wait_us = 0;
     bool grant = true;  // one more batch, if this frees a slot
   };
   // Ends the call with the router's number `number`.
@@ -131,6 +132,7 @@ class CallBench {
     row.call = number;
     row.len = static_cast<uint32_t>(o.bytes.size());
     row.run_us = o.run_us;
+    row.wait_us = o.wait_us;
     row.status = static_cast<uint8_t>(o.end);
     row.flags = o.flags;
     rows.add(row);

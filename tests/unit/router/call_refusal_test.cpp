@@ -131,6 +131,50 @@ TEST_CASE("refused at the door: what can not be done by its deadline") {
   CHECK(b.answered(ann) == 7);  // that one is in time
 }
 
+TEST_CASE("refused at the door: the batches of another router at the same replica count") {
+  CallBench b;
+  const SessionId ann = b.client();
+  const SessionId w = b.worker(20, {offer_of("h")});
+  uint64_t number = 0;
+  auto one = [&](Duration wait) {
+    b.call(ann, {.call = ++number});
+    b.now.mono += wait + 10ms;
+    b.done(w, b.run(w, number - 1).row.call,
+           {.run_us = 10'000, .wait_us = static_cast<uint32_t>(to_us(wait))});
+  };
+  for (int i = 0; i < 60; ++i) one(30ms);
+  b.call(ann, {.call = 1000, .deadline = 35ms});  // 30 ms there, then 10.6
+  CHECK(b.end_of(ann, 1000) == CallEnd::rejected);
+  CHECK(b.refused(CallRefusal::infeasible) == 1);
+  for (int i = 0; i < 60; ++i) one(0ms);  // the other one went away
+  b.call(ann, {.call = 1001, .deadline = 35ms});
+  CHECK(b.runs(w) == number + 1);
+  CHECK(b.refused_in_all() == 1);
+}
+
+TEST_CASE("waiting behind batches of one's own says nothing about other routers") {
+  CallBench b;
+  const SessionId ann = b.client();
+  const SessionId w = b.worker(20, {offer_of("h")}, 1, 2);  // one ahead
+  for (uint64_t i = 1; i <= 6; ++i) {
+    b.call(ann, {.call = i});
+    b.now.mono += 10ms;
+    b.done(w, b.run(w, i - 1).row.call, {.run_us = 10'000});
+  }
+  CHECK(b.runs(w) == 6);
+  for (uint64_t i = 0; i < 40; ++i) {  // two at a time: the second one waits for the first
+    b.call(ann, {.call = 100 + 2 * i});
+    b.call(ann, {.call = 101 + 2 * i});
+    REQUIRE(b.runs(w) == 8 + 2 * i);
+    b.now.mono += 10ms;
+    b.done(w, b.run(w, 6 + 2 * i).row.call, {.run_us = 10'000});
+    b.now.mono += 10ms;
+    b.done(w, b.run(w, 7 + 2 * i).row.call, {.run_us = 10'000, .wait_us = 10'000});
+  }
+  b.call(ann, {.call = 1000, .deadline = 15ms});
+  CHECK(b.refused_in_all() == 0);
+}
+
 TEST_CASE("a call with a near deadline is not held up by those that can wait") {
   CallBench b;
   const SessionId ann = b.client();
