@@ -146,7 +146,7 @@ void Links::on_hello(const Packet& packet, const Incoming& in, Time now) {
   Session s;
   s.info = {id, packet.port, static_cast<Role>(hello.role), hello.name, hello.boot, 0, 0};
   s.peer = packet.peer;
-  s.wire_id = static_cast<uint64_t>(id);
+  s.wire_id = wire_base_ + static_cast<uint64_t>(id);
   s.connect_no = hello.connect_no;
   s.heard = s.spoke = now;
   newest_[hello.boot] = {hello.connect_no, id};

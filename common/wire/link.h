@@ -68,7 +68,8 @@ struct LinkCounters {
 
 class Links {
  public:
-  explicit Links(LinkOptions options) : options_(std::move(options)) {}
+  explicit Links(LinkOptions options)
+      : options_(std::move(options)), wire_base_(options_.boot.lo & 0x7fff'ffff) {}
 
   void listen(Port port) { ports_[port].listening = true; }
   // Starts saying HELLO at the next tick.
@@ -132,6 +133,9 @@ class Links {
   }
 
   LinkOptions options_;
+  // Session numbers in envelopes begin somewhere else in each life, so that nothing that an earlier
+  // life said can be taken for a word of this one.
+  uint64_t wire_base_;
   std::unordered_map<SessionId, Session> sessions_;
   std::vector<SessionId> order_;  // open sessions in opening order: deterministic iteration
   std::unordered_map<Port, PortState> ports_;

@@ -331,6 +331,7 @@ void Simulation::check_final() {
 // Everything is at rest: each handler answers each client, and all credit is back.
 void Simulation::check_calls() {
   if (!call_oracle_.open().empty()) violate("P5", "a call is still open at rest");
+  world_.run_until(std::max(world_.now(), world_.disturbed_until()));  // holes are found out late
   clients_[0]->calm(false);  // somebody's late wish to drain may have come last
   world_.run_until(world_.now() + 2s);
   for (int round = 0; round < 2 * knobs_.calls.routers; ++round)

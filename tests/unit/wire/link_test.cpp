@@ -1,0 +1,58 @@
+// Sessions: what an earlier life of a listener said is never taken for a word of the present one.
+#include <catch2/catch.hpp>
+
+#include "common/wire/link.h"
+#include "common/wire/message.h"
+
+using namespace dray;
+
+namespace {
+
+constexpr Port kPort = 0;
+
+// Carries what both say until nobody says anything more; the session the dialer has then.
+SessionId settle(Links& dialer, Links& listener, Peer peer, Time now) {
+  SessionId open = SessionId::none;
+  dialer.tick(now, true);
+  while (!dialer.packets.empty() || !listener.packets.empty()) {
+    for (Packet& p : std::exchange(dialer.packets, {}))
+      listener.on_packet({kPort, peer, std::move(p.frames)}, now);
+    for (Packet& p : std::exchange(listener.packets, {}))
+      dialer.on_packet({kPort, 0, std::move(p.frames)}, now);
+  }
+  for (const LinkEvent& e : std::exchange(dialer.events, {}))
+    if (e.type == LinkEvent::Type::opened) open = e.session.id;
+  return open;
+}
+
+SessionId first_client(Links& listener) {
+  for (const LinkEvent& e : std::exchange(listener.events, {}))
+    if (e.type == LinkEvent::Type::opened) return e.session.id;
+  return SessionId::none;
+}
+
+}  // namespace
+
+TEST_CASE("a late message of the listener's earlier life is dropped") {
+  const Time now = Time(100s);
+  Links worker({Role::worker, "w", {1, 1}});
+  worker.dial(kPort, Role::router);
+  Links before({Role::router, "r", {7, 1'000'001}});
+  before.listen(kPort);
+  REQUIRE(settle(worker, before, 5, now) != SessionId::none);
+  before.send(first_client(before), Envelope{}, Drain{true}, now);
+  Packet late = std::move(before.packets.at(0));
+
+  worker.on_unreachable(kPort, 0, now);  // the router was killed and is back
+  worker.events.clear();
+  Links after({Role::router, "r", {8, 2'000'002}});
+  after.listen(kPort);
+  REQUIRE(settle(worker, after, 6, now + 1s) != SessionId::none);
+
+  worker.on_packet({kPort, 0, std::move(late.frames)}, now + 1s);
+  CHECK(worker.events.empty());
+  CHECK(worker.counters().stale_messages == 1);
+  after.send(first_client(after), Envelope{}, Drain{true}, now + 1s);
+  worker.on_packet({kPort, 0, std::move(after.packets.at(0).frames)}, now + 1s);
+  CHECK(worker.events.size() == 1);
+}
