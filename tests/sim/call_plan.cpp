@@ -48,6 +48,31 @@ void make_graceful(CallKnobs& k) {
   }
 }
 
+// Calls that may be repeated, and many of them lost.
+void make_lossy(World& w, CallKnobs& k) {
+  k.calls = 300;
+  k.idempotent = 100;
+  k.handlers.resize(1);
+  k.handlers[0].base = std::max<Duration>(k.handlers[0].base, 20ms);
+  k.burst_max = std::max<uint64_t>(k.burst_max, 10);
+  k.tight = 0;
+  k.lose_routers = w.one_in(2);
+  if (!k.lose_routers) k.poison = 10 + w.below(50);
+}
+
+// Some take far longer than most, and there is somebody who could do them meanwhile.
+void make_hedging(World& w, CallKnobs& k) {
+  k.calls = 500;
+  k.hedge = 100;
+  k.idempotent = w.one_in(2) ? 100 : 50;
+  k.handlers.resize(1);
+  k.handlers[0].base = w.up_to(5ms);
+  k.handlers[0].each = 10us;
+  k.handlers[0].offer.batch_wait_us = 0;
+  k.keys = k.stream = k.tight = k.poison = 0;
+  k.lasting = 3;
+}
+
 }  // namespace
 
 CallKnobs choose_calls(World& w) {
@@ -72,7 +97,21 @@ CallKnobs choose_calls(World& w) {
   k.poison = some(w, 15, 3);
   k.deaf = some(w, 40, 50);
   choose_limits(w, k.limits);
-  if (w.one_in(16)) make_graceful(k);
+  switch (w.below(32)) {
+    case 0:
+    case 1:
+      make_graceful(k);
+      break;
+    case 2:
+    case 3:
+      make_lossy(w, k);
+      break;
+    case 4:
+      make_hedging(w, k);
+      break;
+    default:
+      break;
+  }
   return k;
 }
 

@@ -202,7 +202,8 @@ void Net::send(Node& from, Packet&& packet) {
   if (!c || (c->broken && world_.now() >= c->listener_knows))
     return from.unreachable(packet.port, packet.peer);
   if (c->broken) return;
-  if (world_.percent(repeat_percent_) && is_kind(packet.frames, Kind::dispatch)) {
+  if (world_.percent(repeat_percent_) &&
+      (is_kind(packet.frames, Kind::dispatch) || is_kind(packet.frames, Kind::run))) {
     Frames copy = packet.frames;
     uint64_t id = c->id;
     world_.after(world_.skewed(1s), [this, id, copy] {

@@ -84,6 +84,11 @@ void WorkerNode::on_died() {
   call_threads_.died();
 }
 
+void WorkerNode::begin_drain() {
+  if (core_->calls().held() > 0) world_.reach("workers leave with calls");
+  CoreNode::begin_drain();
+}
+
 bool WorkerNode::idle() const {
   const worker::Agent& tasks = core_->tasks();
   return alive() && tasks.queued() + tasks.running() + tasks.unacked() == 0 &&
@@ -266,7 +271,8 @@ void WorkerNode::count_calls() {
   const worker::CallCounters& c = core_->calls().counters();
   if (c.refused > 0)
     violate("P5", name_ + " got a batch that makes no sense, or beyond its credit");
-  if (c.repeated > 0) violate("P5", name_ + " got a batch again");
+  if (c.repeated > 0 && knobs_.repeat_percent == 0) violate("P5", name_ + " got a batch again");
+  if (c.repeated > calls_seen_.repeated) world_.reach("batches repeated");
   if (c.stuck > calls_seen_.stuck) {
     world_.reach("stuck call threads");
     world_.disturb(world_.now() + 20s);

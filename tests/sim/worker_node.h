@@ -45,6 +45,7 @@ class WorkerNode final : public CoreNode<worker::WorkerCore, NoDurable> {
  protected:
   void boot() override;
   void on_died() override;
+  void begin_drain() override;
   void before_turn(Now now, Out& out) override;
   void on_effects(Now now, Out& out) override;
   void after_turn(Now now) override;

@@ -56,6 +56,7 @@ void choose_faults(World& w, Knobs& k) {
   k.retire = mean(w, 25, 10s, 40s);
   k.suspend = mean(w, 15, 10s, 40s);
   k.repeat_percent = some(w, 15, 20);
+  if (k.calls.lose_routers) k.crash_service = w.between(2s, 5s);
 }
 
 // Several of each, and the network does what it should.

@@ -1,7 +1,8 @@
 // Sessions: what an earlier life of a listener said is never taken for a word of the present one.
+#include "common/wire/link.h"
+
 #include <catch2/catch.hpp>
 
-#include "common/wire/link.h"
 #include "common/wire/message.h"
 
 using namespace dray;
