@@ -60,6 +60,25 @@ void make_lossy(World& w, CallKnobs& k) {
   if (!k.lose_routers) k.poison = 10 + w.below(50);
 }
 
+void make_crowded(World& w, CallKnobs& k) {
+  k.crowded = true;
+  k.calls = 1200;
+  k.burst_max = 60;
+  k.routers = 1;
+  k.slots_max = 1;
+  k.limits = CallOptions{};
+  k.keys = k.tight = k.cancel = k.hedge = k.stream = k.many_items = 0;
+  k.fail = k.lasting = k.poison = k.deaf = 0;
+  k.handlers.resize(1);
+  CallHandler& h = k.handlers[0];
+  h.steady = true;
+  h.base = w.between(10ms, 50ms);
+  h.each = h.base / 10;
+  h.offer.max_ongoing = 1;
+  h.offer.max_batch_size = 1 + static_cast<uint32_t>(w.below(3));
+  h.offer.max_batch_bytes = h.offer.batch_wait_us = 0;
+}
+
 // Some take far longer than most, and there is somebody who could do them meanwhile.
 void make_hedging(World& w, CallKnobs& k) {
   k.calls = 500;
@@ -108,6 +127,9 @@ CallKnobs choose_calls(World& w) {
       break;
     case 4:
       make_hedging(w, k);
+      break;
+    case 5:
+      make_crowded(w, k);
       break;
     default:
       break;

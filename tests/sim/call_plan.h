@@ -46,6 +46,8 @@ struct CallKnobs {
   bool graceful = false;
   // Routers are killed again and again, while calls that may be repeated are in flight.
   bool lose_routers = false;
+  // Far more calls at once than can be done, all with the same time for it, and no faults.
+  bool crowded = false;
 };
 CallKnobs choose_calls(World& world);
 

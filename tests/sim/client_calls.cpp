@@ -30,6 +30,7 @@ CallOrder ClientNode::choose_call(const CallHandler& handler) {
   Duration time = world_.one_in(3) ? world_.between(100ms, 2s) : world_.between(1s, 60s);
   if (world_.percent(k.tight)) time = 100us + world_.up_to(4 * cost + 2 * knobs_.delay_max);
   if (o.easy) time = world_.between(15s, 60s);
+  if (k.crowded) time = 8 * (handler.base + handler.each * handler.offer.max_batch_size);
   o.deadline = world_.now() + time;
   return o;
 }

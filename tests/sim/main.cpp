@@ -82,7 +82,8 @@ constexpr const char* kMustReachCalls[] = {"calls: reply",
                                            "calls that do not listen",
                                            "calls that kill their worker",
                                            "outcomes that nobody waits for",
-                                           "stuck call threads"};
+                                           "stuck call threads",
+                                           "crowds sent away at the door"};
 constexpr const char* kMustReach[] = {"broker crashes",
                                       "worker crashes",
                                       "service crashes",

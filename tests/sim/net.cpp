@@ -10,6 +10,11 @@ bool is_kind(const Frames& frames, Kind kind) {
   return e && e->kind == kind;
 }
 bool is_hello(const Frames& frames) { return is_kind(frames, Kind::hello); }
+// What receivers count, so that it may come twice.
+bool may_repeat(const Frames& frames) {
+  auto e = decode_envelope(frames);
+  return e && (e->kind == Kind::dispatch || e->kind == Kind::run || e->kind == Kind::finished);
+}
 
 void show(World& world, const Node& from, const Node& to, const Frames& frames) {
   auto in = decode(frames);
@@ -202,8 +207,7 @@ void Net::send(Node& from, Packet&& packet) {
   if (!c || (c->broken && world_.now() >= c->listener_knows))
     return from.unreachable(packet.port, packet.peer);
   if (c->broken) return;
-  if (world_.percent(repeat_percent_) &&
-      (is_kind(packet.frames, Kind::dispatch) || is_kind(packet.frames, Kind::run))) {
+  if (world_.percent(repeat_percent_) && may_repeat(packet.frames)) {
     Frames copy = packet.frames;
     uint64_t id = c->id;
     world_.after(world_.skewed(1s), [this, id, copy] {
