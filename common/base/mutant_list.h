@@ -91,4 +91,5 @@
   X(parted_call_repeated, "a client repeats a call after parts of its reply were told")         \
   X(repeats_without_budget, "a client repeats calls beyond its budget")                         \
   X(lost_session_silent, "calls of a lost session wait for their deadline")                     \
-  X(grants_too_much, "a client grants parts beyond the window")
+  X(grants_too_much, "a client grants parts beyond the window")                                 \
+  X(unreachable_at_once, "what a peer said just before it left is not read")

@@ -81,7 +81,8 @@ class Links {
   // (the process was stopped) is given back to every session before anyone is declared dead.
   void tick(Time now, bool drained);
   Time next_deadline() const { return next_tick_; }
-  // The shell could not deliver to this connection (EHOSTUNREACH).
+  // The shell could not deliver to this connection (EHOSTUNREACH). What came from it and was not
+  // read yet still counts, a BYE for one.
   void on_unreachable(Port port, Peer peer, Time now);
 
   void send(SessionId to, Envelope envelope, const Message& message, Time now);
@@ -105,6 +106,7 @@ class Links {
     uint64_t connect_no = 0;
     Time heard{};
     Time spoke{};
+    bool unreachable = false;  // it ends when all that the peer said before was read
   };
   struct PortState {
     bool listening = false;

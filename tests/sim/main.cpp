@@ -10,6 +10,7 @@
 
 #include "common/base/assert.h"
 #include "common/base/mutant.h"
+#include "tests/sim/balance.h"
 #include "tests/sim/simulation.h"
 
 namespace dray {
@@ -30,6 +31,7 @@ struct Args {
   bool verbose = false;
   bool all_mutants = false;
   bool list_mutants = false;
+  bool balance = false;
   bool any_reach = false;  // do not insist on everything being reached
   std::string mutant;
 };
@@ -361,6 +363,7 @@ int usage() {
   std::printf(
       "usage: dray_sim [--seeds N] [--first S] [--jobs J]    run N seeds from S on\n"
       "       dray_sim --seed S [--verbose]                  run one, print what happens\n"
+      "       dray_sim --balance                             replicas against one ideal queue\n"
       "       dray_sim_mutants --mutant NAME ...             with that planted bug\n"
       "       dray_sim_mutants --all [--seeds N]             hunt every planted bug\n"
       "       dray_sim_mutants --list-mutants\n");
@@ -387,6 +390,8 @@ bool parse(int argc, char** argv, Args& a) {
       ok = number(a.jobs);
     } else if (s == "--verbose") {
       a.verbose = true;
+    } else if (s == "--balance") {
+      a.balance = true;
     } else if (s == "--all") {
       a.all_mutants = true;
     } else if (s == "--list-mutants") {
@@ -408,6 +413,10 @@ int main_of(int argc, char** argv) {
   if (!parse(argc, argv, args)) return usage();
   if (args.list_mutants) {
     for (const MutantInfo& m : mutants()) std::printf("%-26s %s\n", m.name, m.what);
+    return 0;
+  }
+  if (args.balance) {
+    print_balance();
     return 0;
   }
   if (args.all_mutants) return hunt_mutants(args);

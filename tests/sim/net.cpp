@@ -182,7 +182,7 @@ void Net::on_leave(Node& node) {
     Conn& c = *find(id);
     c.broken = true;
     c.flight[c.dialer == &node ? kDown : kUp].clear();
-    c.listener_knows = world_.now();
+    c.listener_knows = c.listener == &node ? world_.now() : std::max(world_.now(), c.ready[kUp]);
     part(c, c.listener == &node, std::max(world_.now(), c.ready[kDown]));
   }
 }

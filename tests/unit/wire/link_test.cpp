@@ -57,3 +57,29 @@ TEST_CASE("a late message of the listener's earlier life is dropped") {
   worker.on_packet({kPort, 0, std::move(after.packets.at(0).frames)}, now + 1s);
   CHECK(worker.events.size() == 1);
 }
+
+TEST_CASE("what a peer said before it became unreachable is read before its session ends") {
+  const Time now = Time(100s);
+  Links worker({Role::worker, "w", {1, 1}});
+  worker.dial(kPort, Role::router);
+  Links router({Role::router, "r", {7, 1'000'001}});
+  router.listen(kPort);
+  const SessionId open = settle(worker, router, 5, now);
+  router.events.clear();
+  worker.send(open, Envelope{}, Drain{true}, now);
+  Packet last = std::move(worker.packets.at(0));
+
+  router.on_unreachable(kPort, 5, now);  // it has left, and its last word waits in our socket
+  CHECK(router.next_deadline() <= now);
+  router.tick(now, false);
+  CHECK(router.events.empty());
+  router.on_packet({kPort, 5, std::move(last.frames)}, now);
+  REQUIRE(router.events.size() == 1);
+  CHECK(router.events[0].type == LinkEvent::Type::message);
+  CHECK(router.next_deadline() <= now);
+  router.tick(now, true);
+  REQUIRE(router.events.size() == 2);
+  CHECK(router.events[1].type == LinkEvent::Type::closed);
+  CHECK(router.events[1].reason == CloseReason::unreachable);
+  CHECK(router.size() == 0);
+}
