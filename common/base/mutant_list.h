@@ -14,7 +14,7 @@
   X(backoff_without_cap, "the back-off goes beyond its cap")                                    \
   X(due_ignored, "delay and back-off are not waited for")                                       \
   X(expiry_ignored, "tasks start after their expiry")                                           \
-  X(expiry_timer_twice, "each retry sets another expiry timer (a bug we had)")                  \
+  X(expiry_timer_twice, "each retry sets another expiry timer, each ends it (a bug we had)")    \
   X(pause_ignored, "tasks of a paused queue start")                                             \
   X(changed_outside_apply, "state is changed besides the journal")                              \
   X(ack_one_more, "RESULTS_ACK covers a result that never came")                                \

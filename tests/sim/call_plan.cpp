@@ -35,11 +35,16 @@ void choose_limits(World& w, CallOptions& o) {
 }
 
 // Short calls, time enough, and nobody who is in the way: then leaving hurts nobody.
-void make_graceful(CallKnobs& k) {
+void make_graceful(World& w, CallKnobs& k) {
   k.graceful = true;
   k.routers = 2;
   k.tight = k.lasting = k.poison = k.deaf = 0;
   k.limits = CallOptions{};
+  if (w.one_in(2)) {  // somebody has a word for those who leave
+    k.stream = 60;
+    k.cancel = 20;
+    for (CallHandler& h : k.handlers) h.offer.flags |= kOfferStreams;
+  }
   k.read_max = std::min<Duration>(k.read_max, 20ms);
   k.burst_max = std::min<uint64_t>(k.burst_max, 10);
   for (CallHandler& h : k.handlers) {
@@ -119,7 +124,7 @@ CallKnobs choose_calls(World& w) {
   switch (w.below(32)) {
     case 0:
     case 1:
-      make_graceful(k);
+      make_graceful(w, k);
       break;
     case 2:
     case 3:

@@ -85,7 +85,8 @@ constexpr const char* kMustReachCalls[] = {"calls: reply",
                                            "calls that kill their worker",
                                            "outcomes that nobody waits for",
                                            "stuck call threads",
-                                           "crowds sent away at the door"};
+                                           "crowds sent away at the door",
+                                           "last words of who is out of reach"};
 constexpr const char* kMustReach[] = {"broker crashes",
                                       "worker crashes",
                                       "service crashes",

@@ -182,7 +182,9 @@ void Net::on_leave(Node& node) {
     Conn& c = *find(id);
     c.broken = true;
     c.flight[c.dialer == &node ? kDown : kUp].clear();
-    c.listener_knows = c.listener == &node ? world_.now() : std::max(world_.now(), c.ready[kUp]);
+    c.dialer_left = c.dialer == &node;
+    c.listener_knows =
+        world_.now() + world_.up_to(std::max<Duration>(c.ready[kUp] - world_.now(), 0s));
     part(c, c.listener == &node, std::max(world_.now(), c.ready[kDown]));
   }
 }
@@ -204,8 +206,10 @@ void Net::send(Node& from, Packet&& packet) {
   if (packet.peer == 0)
     return send_from_dialer(*dials_.at({&from, packet.port}), std::move(packet.frames));
   Conn* c = find(packet.peer);
-  if (!c || (c->broken && world_.now() >= c->listener_knows))
+  if (!c || (c->broken && world_.now() >= c->listener_knows)) {
+    if (c && c->dialer_left) arrive_all(*c);
     return from.unreachable(packet.port, packet.peer);
+  }
   if (c->broken) return;
   if (world_.percent(repeat_percent_) && may_repeat(packet.frames)) {
     Frames copy = packet.frames;
@@ -216,6 +220,17 @@ void Net::send(Node& from, Packet&& packet) {
     });
   }
   push(*c, kDown, std::move(packet.frames));
+}
+
+// Who knows that the peer has left has all it said in the socket, but has not read it yet.
+void Net::arrive_all(Conn& conn) {
+  for (Frames& frames : std::exchange(conn.flight[kUp], {})) {
+    world_.mix(conn.id + frames.frame[0].size() * 1000);
+    if (world_.verbose()) show(world_, *conn.dialer, *conn.listener, frames);
+    conn.listener->arrive(Packet{conn.lport, conn.id, std::move(frames)});
+    world_.reach("last words of who is out of reach");
+  }
+  conns_.erase(conn.id);
 }
 
 Net::Conn* Net::choose(Node* node) {
