@@ -160,7 +160,7 @@ void Broker::run_timers(Now now, Out& out) {
     if (!t.in_use || t.order != timer.order || t.state != TaskState::queued) continue;
     if (timer.expiry && DRAY_MUTANT(expiry_ignored)) continue;
     if (timer.expiry) {
-      if (!chosen.insert(timer.handle).second) continue;
+      if (!chosen.insert(timer.handle).second && !DRAY_MUTANT(expiry_timer_twice)) continue;
       expired.push_back({timer.handle, TaskState::expired, Errc::expired, 0, {}});
     } else if (!t.in_lane && t.due_ms == timer.wall_ms) {
       enlist(timer.handle, now);

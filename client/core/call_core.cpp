@@ -317,9 +317,10 @@ void CallCore::on_open(const SessionInfo& session) {
 bool CallCore::may_repeat(const Slot& s, Now now) {
   if (DRAY_MUTANT(call_repeated_without_leave)) return s.deadline > now.mono;
   bool idempotent = (s.flags & kCallIdempotent) != 0;
-  if (!idempotent || s.parted || s.unwanted || s.sends >= options_.sends_max) return false;
+  if (!idempotent || s.unwanted || (s.parted && !DRAY_MUTANT(parted_call_repeated))) return false;
+  if (s.sends >= options_.sends_max) return false;
   if (s.deadline <= now.mono) return false;
-  if (repeats_milli_ < 1000) {
+  if (repeats_milli_ < 1000 && !DRAY_MUTANT(repeats_without_budget)) {
     ++counters_.unbudgeted;
     return false;
   }
@@ -348,7 +349,8 @@ std::vector<uint64_t> CallCore::in_flight(SessionId id) const {
 void CallCore::on_close(SessionId id, Now now, Out& out) {
   if (!router(id)) return;
   std::vector<uint64_t> again;
-  for (uint64_t wire : in_flight(id)) lose(*find_sent(id, wire), now, out, again);
+  for (uint64_t wire : in_flight(id))
+    if (!DRAY_MUTANT(lost_session_silent)) lose(*find_sent(id, wire), now, out, again);
   waiting_.insert(waiting_.begin(), again.begin(), again.end());
   std::erase_if(routers_, [id](const Router& r) { return r.info.id == id; });
 }

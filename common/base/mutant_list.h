@@ -14,7 +14,7 @@
   X(backoff_without_cap, "the back-off goes beyond its cap")                                    \
   X(due_ignored, "delay and back-off are not waited for")                                       \
   X(expiry_ignored, "tasks start after their expiry")                                           \
-  X(expiry_timer_twice, "each retry sets another expiry timer (a bug we had)")                  \
+  X(expiry_timer_twice, "each retry sets another expiry timer, each ends it (a bug we had)")    \
   X(pause_ignored, "tasks of a paused queue start")                                             \
   X(changed_outside_apply, "state is changed besides the journal")                              \
   X(ack_one_more, "RESULTS_ACK covers a result that never came")                                \
@@ -71,4 +71,25 @@
   X(stop_not_passed_on, "calls that nobody waits for are not asked to stop")                    \
   X(orphans_run_on, "calls of a router that is gone are not asked to stop")                     \
   X(drain_answer_not_awaited, "a worker leaves while batches are on their way to it")           \
-  X(call_credit_ignores_held, "a worker grants batches whatever it holds")
+  X(call_credit_ignores_held, "a worker grants batches whatever it holds")                      \
+  X(client_credit_ignores_open, "a router grants calls whatever is open")                       \
+  X(client_bytes_ignored, "calls of a client are taken beyond client_bytes")                    \
+  X(call_bytes_ignored, "calls are taken beyond call_bytes")                                    \
+  X(max_queued_ignored, "calls are taken beyond max_queued")                                    \
+  X(taken_while_leaving, "a leaving router takes new calls")                                    \
+  X(drained_told_early, "a leaving router says that it drained while calls are open")           \
+  X(keys_mixed, "calls of different models are one queue")                                      \
+  X(late_done_taken, "the end of a call that has ended is taken")                               \
+  X(parts_repeated, "a call is executed again after parts of its reply were told")              \
+  X(retries_for_ever, "a lost call is sent to any number of replicas")                          \
+  X(retry_budget_ignored, "lost calls are retried beyond the budget")                           \
+  X(hedges_anything, "calls that are not idempotent are hedged")                                \
+  X(hedge_budget_ignored, "calls are hedged beyond the budget")                                 \
+  X(worker_ongoing_ignored, "a worker starts more batches than max_ongoing")                    \
+  X(worker_leaves_early, "a worker leaves while calls run")                                     \
+  X(repeated_run_taken, "a worker takes a RUN that came before")                                \
+  X(parted_call_repeated, "a client repeats a call after parts of its reply were told")         \
+  X(repeats_without_budget, "a client repeats calls beyond its budget")                         \
+  X(lost_session_silent, "calls of a lost session wait for their deadline")                     \
+  X(grants_too_much, "a client grants parts beyond the window")                                 \
+  X(unreachable_at_once, "what a peer said just before it left is not read")

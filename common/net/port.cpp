@@ -87,7 +87,10 @@ void ListenPort::make_room() {
 
 Received ListenPort::receive(Packet& packet) {
   Received result = socket_.receive(packet.frames, address_);
-  if (result == Received::none) return result;
+  if (result == Received::none) {
+    for (Peer handle : std::exchange(left_peers_, {})) forget(handle);
+    return result;
+  }
   // Routing ids are made by our side. A peer that chose one could come back under it after a loss.
   if (result == Received::dropped || address_.size() != kRoutingIdBytes || address_[0] != '\0') {
     ++counters_.bad;
@@ -116,7 +119,7 @@ void ListenPort::send(Packet&& packet) {
       ++counters_.sent;
       return;
     }
-    if (result == SendResult::gone) return fail(packet.peer);
+    if (result == SendResult::gone) return left(packet.peer);
     busy_peers_.push_back(packet.peer);
   }
   ++counters_.busy;
@@ -145,10 +148,21 @@ bool ListenPort::retry() {
     if (!flush(found->second)) gone.push_back(handle);
     return found->second.pending.empty();
   });
-  for (Peer handle : gone) fail(handle);
+  for (Peer handle : gone) left(handle);
   return counters_.sent != before;
 }
 
+// Its connection is over. The socket may hold what it said before.
+void ListenPort::left(Peer handle) {
+  auto found = peers_.find(handle);
+  if (found != peers_.end()) counters_.lost += found->second.pending.clear() + 1;
+  std::erase(busy_peers_, handle);
+  if (std::find(left_peers_.begin(), left_peers_.end(), handle) == left_peers_.end())
+    left_peers_.push_back(handle);
+  unreachable.push_back({port_, handle});
+}
+
+// A message for it is lost: nothing that it says counts any more.
 void ListenPort::fail(Peer handle) {
   auto found = peers_.find(handle);
   if (found != peers_.end()) counters_.lost += found->second.pending.clear() + 1;

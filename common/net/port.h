@@ -90,6 +90,7 @@ class ListenPort {
   PeerState& peer_of(const std::string& routing_id);
   bool flush(PeerState& peer);
   void fail(Peer peer);
+  void left(Peer peer);
   void make_room();
 
   Port port_;
@@ -99,6 +100,7 @@ class ListenPort {
   std::unordered_map<Peer, PeerState> peers_;
   std::unordered_map<std::string, PeerState*, Hash, std::equal_to<>> by_routing_id_;
   std::vector<Peer> busy_peers_;
+  std::vector<Peer> left_peers_;  // what they said is still to be read, under their handles
   Peer next_peer_ = 1;
   uint64_t use_ = 0;
   std::string address_;

@@ -146,7 +146,7 @@ void Links::on_hello(const Packet& packet, const Incoming& in, Time now) {
   Session s;
   s.info = {id, packet.port, static_cast<Role>(hello.role), hello.name, hello.boot, 0, 0};
   s.peer = packet.peer;
-  s.wire_id = static_cast<uint64_t>(id);
+  s.wire_id = wire_base_ + static_cast<uint64_t>(id);
   s.connect_no = hello.connect_no;
   s.heard = s.spoke = now;
   newest_[hello.boot] = {hello.connect_no, id};
@@ -258,33 +258,42 @@ void Links::tick(Time now, bool drained) {
   last_tick_ = now;
   for (Port port : dialing_) tick_dialer(port, ports_[port], now);
   std::vector<SessionId> dead;
+  bool waits_for_input = false;
   for (SessionId id : order_) {
     Session& s = sessions_.at(id);
-    if (drained && ports_[s.info.port].listening && now - s.heard >= options_.liveness &&
-        !DRAY_MUTANT(silence_never_ends)) {
+    const bool silent = ports_[s.info.port].listening && now - s.heard >= options_.liveness &&
+                        !DRAY_MUTANT(silence_never_ends);
+    if (drained && (silent || s.unreachable)) {
       dead.push_back(id);
+    } else if (s.unreachable) {
+      waits_for_input = true;
     } else if (now - s.spoke >= options_.beat) {
       put(s.info.port, s.peer, encode(plain(s.wire_id), Beat{}));
       s.spoke = now;
     }
   }
-  for (SessionId id : dead) drop(id, CloseReason::timeout);
-  next_tick_ = now + options_.beat / 4;
+  for (SessionId id : dead)
+    drop(id, sessions_.at(id).unreachable ? CloseReason::unreachable : CloseReason::timeout);
+  next_tick_ = waits_for_input ? now : now + options_.beat / 4;
   for (Port port : dialing_)
     if (ports_[port].session == SessionId::none)
       next_tick_ = std::min(next_tick_, std::max(now, ports_[port].hello_at));
 }
 
 void Links::on_unreachable(Port port, Peer peer, Time now) {
-  if (Session* s = find(port, peer)) drop(s->info.id, CloseReason::unreachable);
+  Session* s = find(port, peer);
   PortState& state = ports_[port];
+  if (s && state.listening && !DRAY_MUTANT(unreachable_at_once))
+    s->unreachable = true;
+  else if (s)
+    drop(s->info.id, CloseReason::unreachable);
   if (!state.listening) state.hello_at = now;
   next_tick_ = now;
 }
 
 void Links::send(SessionId to, Envelope envelope, const Message& message, Time now) {
   auto it = sessions_.find(to);
-  if (it == sessions_.end()) return;
+  if (it == sessions_.end() || it->second.unreachable) return;
   envelope.session = it->second.wire_id;
   it->second.spoke = now;
   put(it->second.info.port, it->second.peer, encode(envelope, message));
@@ -292,7 +301,7 @@ void Links::send(SessionId to, Envelope envelope, const Message& message, Time n
 
 void Links::forward(SessionId to, const Envelope& envelope, const Frames& frames, Time now) {
   auto it = sessions_.find(to);
-  if (it == sessions_.end()) return;
+  if (it == sessions_.end() || it->second.unreachable) return;
   Envelope e = envelope;
   e.session = it->second.wire_id;
   auto out = with_envelope(frames, e);

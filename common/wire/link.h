@@ -68,7 +68,8 @@ struct LinkCounters {
 
 class Links {
  public:
-  explicit Links(LinkOptions options) : options_(std::move(options)) {}
+  explicit Links(LinkOptions options)
+      : options_(std::move(options)), wire_base_(options_.boot.lo & 0x7fff'ffff) {}
 
   void listen(Port port) { ports_[port].listening = true; }
   // Starts saying HELLO at the next tick.
@@ -80,7 +81,8 @@ class Links {
   // (the process was stopped) is given back to every session before anyone is declared dead.
   void tick(Time now, bool drained);
   Time next_deadline() const { return next_tick_; }
-  // The shell could not deliver to this connection (EHOSTUNREACH).
+  // The shell could not deliver to this connection (EHOSTUNREACH). What came from it and was not
+  // read yet still counts, a BYE for one.
   void on_unreachable(Port port, Peer peer, Time now);
 
   void send(SessionId to, Envelope envelope, const Message& message, Time now);
@@ -104,6 +106,7 @@ class Links {
     uint64_t connect_no = 0;
     Time heard{};
     Time spoke{};
+    bool unreachable = false;  // it ends when all that the peer said before was read
   };
   struct PortState {
     bool listening = false;
@@ -132,6 +135,9 @@ class Links {
   }
 
   LinkOptions options_;
+  // Session numbers in envelopes begin somewhere else in each life, so that nothing that an earlier
+  // life said can be taken for a word of this one.
+  uint64_t wire_base_;
   std::unordered_map<SessionId, Session> sessions_;
   std::vector<SessionId> order_;  // open sessions in opening order: deterministic iteration
   std::unordered_map<Port, PortState> ports_;

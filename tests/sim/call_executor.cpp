@@ -15,6 +15,7 @@ void CallExecutor::died() {
   outcomes_.clear();
   parts_.clear();
   busy_ = 0;
+  shortest_ = Duration::max();
 }
 
 void CallExecutor::tell(worker::WorkerCore& core, Now now, worker::WorkerOut& out) {
@@ -50,6 +51,13 @@ void CallExecutor::push(const worker::BatchStart& start, Now now) {
   }
   check_batch(b);
   queue_.push_back(start.batch);
+}
+
+uint64_t CallExecutor::abandoned() const {
+  uint64_t n = 0;
+  for (const auto& [number, b] : batches_)
+    n += std::all_of(b.calls.begin(), b.calls.end(), [](const Run& r) { return r.stopped; });
+  return n;
 }
 
 void CallExecutor::check_batch(const Batch& b) const {
@@ -172,6 +180,7 @@ void CallExecutor::finish(Batch& b) {
     }
     o.calls.push_back(std::move(end));
   }
+  if (o.started) shortest_ = std::min(shortest_, world_.now() - b.begun);
   outcomes_.push_back(std::move(o));
   batches_.erase(b.number);
   --busy_;

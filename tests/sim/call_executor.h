@@ -26,6 +26,8 @@ class CallExecutor {
   void take(Now now, worker::WorkerOut& out);  // what the core wants
   void tell(worker::WorkerCore& core, Now now, worker::WorkerOut& out);  // what was done
   bool idle() const { return batches_.empty(); }
+  uint64_t abandoned() const;  // batches of which all calls were stopped
+  Duration shortest() const { return shortest_; }  // of the batches of this life
   bool has_news() const { return !outcomes_.empty() || !parts_.empty(); }
 
  private:
@@ -76,6 +78,7 @@ class CallExecutor {
   std::map<uint64_t, Batch> batches_;
   std::deque<uint64_t> queue_;
   uint32_t busy_ = 0;
+  Duration shortest_ = Duration::max();
   std::vector<worker::BatchOutcome> outcomes_;
   std::vector<worker::CallPart> parts_;
 };

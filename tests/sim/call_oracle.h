@@ -39,7 +39,7 @@ struct CallOrder {
 struct CallTruth {
   CallOrder order;
   std::vector<uint64_t> executions;
-  bool sent = false;
+  uint64_t sends = 0;  // sendings of its client
   bool cancelled = false;
   bool ended = false;
   CallEnd end = CallEnd::part;
@@ -68,7 +68,7 @@ class CallOracle {
   // --- callers
   uint64_t made(CallOrder order);
   std::string payload(uint64_t call) const;
-  void left(std::string_view payload);  // it is on its way
+  uint64_t left(std::string_view payload);  // it is on its way; which call it is
   void cancels(uint64_t call) { calls_[call - 1].cancelled = true; }
   void takes(uint64_t call, uint64_t bytes);
   // Part or end. `latest`: the client was not able to say it earlier.
@@ -95,6 +95,7 @@ class CallOracle {
   void check_end(uint64_t id, const CallTruth& c, const CallEvent& event) const;
   void check_reply(uint64_t id, const CallTruth& c, CallEnd end, const Bytes& bytes) const;
   void check_unknown(uint64_t id, const CallTruth& c) const;
+  void check_repeats(uint64_t id, const CallTruth& c) const;
   void check_easy(uint64_t id, const CallTruth& c, const CallEvent& event) const;
   void on_part(uint64_t id, CallTruth& c, const CallEvent& event);
   void count(const CallTruth& c, const CallEvent& event);

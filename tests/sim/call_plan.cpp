@@ -35,17 +35,66 @@ void choose_limits(World& w, CallOptions& o) {
 }
 
 // Short calls, time enough, and nobody who is in the way: then leaving hurts nobody.
-void make_graceful(CallKnobs& k) {
+void make_graceful(World& w, CallKnobs& k) {
   k.graceful = true;
   k.routers = 2;
   k.tight = k.lasting = k.poison = k.deaf = 0;
   k.limits = CallOptions{};
+  if (w.one_in(2)) {  // somebody has a word for those who leave
+    k.stream = 60;
+    k.cancel = 20;
+    for (CallHandler& h : k.handlers) h.offer.flags |= kOfferStreams;
+  }
   k.read_max = std::min<Duration>(k.read_max, 20ms);
   k.burst_max = std::min<uint64_t>(k.burst_max, 10);
   for (CallHandler& h : k.handlers) {
     h.base = std::min<Duration>(h.base, 20ms);
     h.each = std::min<Duration>(h.each, 5ms);
   }
+}
+
+// Calls that may be repeated, and many of them lost.
+void make_lossy(World& w, CallKnobs& k) {
+  k.calls = 300;
+  k.idempotent = 100;
+  k.handlers.resize(1);
+  k.handlers[0].base = std::max<Duration>(k.handlers[0].base, 20ms);
+  k.burst_max = std::max<uint64_t>(k.burst_max, 10);
+  k.tight = 0;
+  k.lose_routers = w.one_in(2);
+  if (!k.lose_routers) k.poison = 10 + w.below(50);
+}
+
+void make_crowded(World& w, CallKnobs& k) {
+  k.crowded = true;
+  k.calls = 1200;
+  k.burst_max = 60;
+  k.routers = 1;
+  k.slots_max = 1;
+  k.limits = CallOptions{};
+  k.keys = k.tight = k.cancel = k.hedge = k.stream = k.many_items = 0;
+  k.fail = k.lasting = k.poison = k.deaf = 0;
+  k.handlers.resize(1);
+  CallHandler& h = k.handlers[0];
+  h.steady = true;
+  h.base = w.between(10ms, 50ms);
+  h.each = h.base / 10;
+  h.offer.max_ongoing = 1;
+  h.offer.max_batch_size = 1 + static_cast<uint32_t>(w.below(3));
+  h.offer.max_batch_bytes = h.offer.batch_wait_us = 0;
+}
+
+// Some take far longer than most, and there is somebody who could do them meanwhile.
+void make_hedging(World& w, CallKnobs& k) {
+  k.calls = 500;
+  k.hedge = 100;
+  k.idempotent = w.one_in(2) ? 100 : 50;
+  k.handlers.resize(1);
+  k.handlers[0].base = w.up_to(5ms);
+  k.handlers[0].each = 10us;
+  k.handlers[0].offer.batch_wait_us = 0;
+  k.keys = k.stream = k.tight = k.poison = 0;
+  k.lasting = 3;
 }
 
 }  // namespace
@@ -72,7 +121,24 @@ CallKnobs choose_calls(World& w) {
   k.poison = some(w, 15, 3);
   k.deaf = some(w, 40, 50);
   choose_limits(w, k.limits);
-  if (w.one_in(16)) make_graceful(k);
+  switch (w.below(32)) {
+    case 0:
+    case 1:
+      make_graceful(w, k);
+      break;
+    case 2:
+    case 3:
+      make_lossy(w, k);
+      break;
+    case 4:
+      make_hedging(w, k);
+      break;
+    case 5:
+      make_crowded(w, k);
+      break;
+    default:
+      break;
+  }
   return k;
 }
 

@@ -44,6 +44,10 @@ struct CallKnobs {
   uint64_t deaf = 0;  // does not look at its stop flag
   // Processes leave one after the other, as in a rolling update; no other faults.
   bool graceful = false;
+  // Routers are killed again and again, while calls that may be repeated are in flight.
+  bool lose_routers = false;
+  // Far more calls at once than can be done, all with the same time for it, and no faults.
+  bool crowded = false;
 };
 CallKnobs choose_calls(World& world);
 

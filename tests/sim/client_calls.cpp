@@ -30,6 +30,7 @@ CallOrder ClientNode::choose_call(const CallHandler& handler) {
   Duration time = world_.one_in(3) ? world_.between(100ms, 2s) : world_.between(1s, 60s);
   if (world_.percent(k.tight)) time = 100us + world_.up_to(4 * cost + 2 * knobs_.delay_max);
   if (o.easy) time = world_.between(15s, 60s);
+  if (k.crowded) time = 8 * (handler.base + handler.each * handler.offer.max_batch_size);
   o.deadline = world_.now() + time;
   return o;
 }
@@ -109,7 +110,7 @@ void ClientNode::on_calls(Out& out) {
     const auto* call = std::get_if<Call>(&send.message);
     size_t offset = 0;
     for (size_t i = 0; call && i < call->rows.size(); offset += call->rows[i++].len)
-      call_oracle_.left(call->bytes.view().substr(offset, call->rows[i].len));
+      sent_in_[call_oracle_.left(call->bytes.view().substr(offset, call->rows[i].len))] = send.to;
   }
   for (CallEvent& e : std::exchange(out.calls, {})) {
     if (world_.verbose())
@@ -123,6 +124,7 @@ void ClientNode::on_calls(Out& out) {
       continue;
     }
     calls_.erase(e.tag);
+    sent_in_.erase(e.tag);
     if (probes_.erase(e.tag) != 0 && end != CallEnd::reply && end != CallEnd::failed)
       violate("P5", "at rest, with time enough, call " + std::to_string(e.tag) + " ends as " +
                         std::string(call_end_name(end)) + " (" +
@@ -135,7 +137,21 @@ void ClientNode::count_calls() {
   if (c.moved > calls_seen_.moved) world_.reach("calls moved to another router");
   if (c.repeated > calls_seen_.repeated) world_.reach("calls repeated by the client");
   if (c.stray_rows > calls_seen_.stray_rows) world_.reach("ends of calls that are over");
+  if (1000 * c.repeated > 1000 * repeats_at_start_ + 100 * c.started)
+    violate("P5", name_ + " repeats more than 10 % of its calls");
+  if (c.unbudgeted > calls_seen_.unbudgeted) world_.reach("calls not repeated for want of budget");
   calls_seen_ = c;
+}
+
+// What was sent in a session that is over has ended, or waits to be sent again. The core may hear
+// of it at the very end of a turn; then it says so in the next one.
+void ClientNode::check_lost_sessions() {
+  size_t lost = 0;
+  for (const auto& [call, session] : sent_in_) lost += !links_->is_open(session);
+  const bool untold = lost > 0 && lost > core_->calls().waiting();
+  if (untold && loss_untold_)
+    violate("P5", name_ + ": the session of a call is lost, and nobody is told");
+  loss_untold_ = untold;
 }
 
 }  // namespace dray::sim

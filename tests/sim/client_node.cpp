@@ -42,6 +42,8 @@ void ClientNode::boot() {
   if (world_.one_in(4)) o.waits_max = 1 + world_.below(3);
   if (index_ > 0 && world_.one_in(3))  // the first one is the operator, too
     o.queue_bytes = 3'000 + world_.below(20'000);
+  if (world_.one_in(2)) o.calls.repeats_at_start = static_cast<uint32_t>(world_.below(5));
+  repeats_at_start_ = o.calls.repeats_at_start;
   core_ = std::make_unique<ClientCore>(o);
   durable_ = std::make_unique<NoDurable>();
   seen_ = {};
@@ -62,6 +64,8 @@ void ClientNode::on_died() {
   actions_.clear();
   calls_.clear();
   probes_.clear();
+  sent_in_.clear();
+  loss_untold_ = false;
   call_oracle_.client_died(*this);
 }
 
@@ -292,6 +296,7 @@ void ClientNode::on_rejected(const RejectedEvent& e) {
 
 void ClientNode::after_turn(Now) {
   if (world_.one_in(32)) core_->check();
+  check_lost_sessions();
   count_calls();
   const ClientCounters& c = core_->counters();
   if (c.waits > seen_.waits) world_.reach("waits", c.waits - seen_.waits);

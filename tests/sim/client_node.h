@@ -70,6 +70,7 @@ class ClientNode final : public CoreNode<ClientCore, NoDurable> {
   void plan_read(uint64_t call, uint64_t bytes);
   void on_calls(Out& out);
   void count_calls();
+  void check_lost_sessions();
   void later(Action action) {
     actions_.push_back(std::move(action));
     wake(world_.now());
@@ -92,6 +93,9 @@ class ClientNode final : public CoreNode<ClientCore, NoDurable> {
   std::vector<Action> actions_;
   std::map<uint64_t, uint64_t> calls_;  // open: the simulation's number -> the core's
   std::set<uint64_t> probes_;
+  std::map<uint64_t, SessionId> sent_in_;  // open calls: where they were sent last
+  uint64_t repeats_at_start_ = 0;
+  bool loss_untold_ = false;  // after the turn before
   std::optional<Doc> workers_;
   uint64_t workers_req_ = 0;
   ClientCounters seen_;

@@ -10,6 +10,7 @@
 
 #include "common/base/assert.h"
 #include "common/base/mutant.h"
+#include "tests/sim/balance.h"
 #include "tests/sim/simulation.h"
 
 namespace dray {
@@ -30,12 +31,62 @@ struct Args {
   bool verbose = false;
   bool all_mutants = false;
   bool list_mutants = false;
+  bool balance = false;
   bool any_reach = false;  // do not insist on everything being reached
   std::string mutant;
 };
 
-// What has to be non-zero over a campaign of kReachSeeds or more.
+// What has to be non-zero over a campaign of so many seeds or more.
 constexpr uint64_t kReachSeeds = 10'000;
+constexpr uint64_t kReachCallSeeds = 2'000;
+constexpr const char* kMustReachCalls[] = {"calls: reply",
+                                           "calls: failed",
+                                           "calls: rejected",
+                                           "calls: expired",
+                                           "calls: cancelled",
+                                           "calls: unknown",
+                                           "calls cancelled running",
+                                           "calls expired queued",
+                                           "calls expired at a worker",
+                                           "calls refused: draining",
+                                           "calls refused: unknown_handler",
+                                           "calls refused: no_replica",
+                                           "calls refused: client_bytes",
+                                           "calls refused: call_bytes",
+                                           "calls refused: max_queued",
+                                           "calls refused: batch_items",
+                                           "calls refused: batch_bytes",
+                                           "calls refused: infeasible",
+                                           "calls refused: too_late",
+                                           "batches of several calls",
+                                           "batches repeated",
+                                           "calls retried",
+                                           "calls executed three times",
+                                           "retry budget used up",
+                                           "calls hedged",
+                                           "hedges that won",
+                                           "hedge budget used up",
+                                           "calls of a second router",
+                                           "calls moved to another router",
+                                           "calls repeated by the client",
+                                           "calls not repeated for want of budget",
+                                           "ends of calls that are over",
+                                           "parts of streams",
+                                           "stream parts blocked by window",
+                                           "calls wait for a model that is being loaded",
+                                           "calls wait for a replica with their model",
+                                           "calls lost with their client",
+                                           "calls lost with their worker",
+                                           "routers lost with calls",
+                                           "workers leave with calls",
+                                           "routers leave with calls",
+                                           "calls stopped",
+                                           "calls that do not listen",
+                                           "calls that kill their worker",
+                                           "outcomes that nobody waits for",
+                                           "stuck call threads",
+                                           "crowds sent away at the door",
+                                           "last words of who is out of reach"};
 constexpr const char* kMustReach[] = {"broker crashes",
                                       "worker crashes",
                                       "service crashes",
@@ -279,16 +330,18 @@ int run_campaign(const Args& args) {
   std::printf("%lu seeds, %lu s simulated, %lu events\n", t.runs, t.seconds, t.events);
   for (const auto& [k, v] : t.reached) std::printf("  %-40s %12lu\n", k.c_str(), v);
   int missing = 0;
-  for (const char* what : kMustReach) {
-    if (t.reached.count(what)) continue;
+  auto need = [&](const char* what, uint64_t seeds) {
+    if (t.reached.count(what)) return;
     std::printf("  never reached: %s\n", what);
-    ++missing;
-  }
+    if (args.seeds >= seeds) ++missing;
+  };
+  for (const char* what : kMustReach) need(what, kReachSeeds);
+  for (const char* what : kMustReachCalls) need(what, kReachCallSeeds);
   if (t.failed_seed) {
     print_failure(args, t);
     return 1;
   }
-  if (missing && args.seeds >= kReachSeeds && !args.any_reach) {
+  if (missing && !args.any_reach) {
     std::printf("FAILED: %d things were never reached\n", missing);
     return 1;
   }
@@ -311,6 +364,7 @@ int usage() {
   std::printf(
       "usage: dray_sim [--seeds N] [--first S] [--jobs J]    run N seeds from S on\n"
       "       dray_sim --seed S [--verbose]                  run one, print what happens\n"
+      "       dray_sim --balance                             replicas against one ideal queue\n"
       "       dray_sim_mutants --mutant NAME ...             with that planted bug\n"
       "       dray_sim_mutants --all [--seeds N]             hunt every planted bug\n"
       "       dray_sim_mutants --list-mutants\n");
@@ -337,6 +391,8 @@ bool parse(int argc, char** argv, Args& a) {
       ok = number(a.jobs);
     } else if (s == "--verbose") {
       a.verbose = true;
+    } else if (s == "--balance") {
+      a.balance = true;
     } else if (s == "--all") {
       a.all_mutants = true;
     } else if (s == "--list-mutants") {
@@ -358,6 +414,10 @@ int main_of(int argc, char** argv) {
   if (!parse(argc, argv, args)) return usage();
   if (args.list_mutants) {
     for (const MutantInfo& m : mutants()) std::printf("%-26s %s\n", m.name, m.what);
+    return 0;
+  }
+  if (args.balance) {
+    print_balance();
     return 0;
   }
   if (args.all_mutants) return hunt_mutants(args);

@@ -10,6 +10,11 @@ bool is_kind(const Frames& frames, Kind kind) {
   return e && e->kind == kind;
 }
 bool is_hello(const Frames& frames) { return is_kind(frames, Kind::hello); }
+// What receivers count, so that it may come twice.
+bool may_repeat(const Frames& frames) {
+  auto e = decode_envelope(frames);
+  return e && (e->kind == Kind::dispatch || e->kind == Kind::run || e->kind == Kind::finished);
+}
 
 void show(World& world, const Node& from, const Node& to, const Frames& frames) {
   auto in = decode(frames);
@@ -177,7 +182,9 @@ void Net::on_leave(Node& node) {
     Conn& c = *find(id);
     c.broken = true;
     c.flight[c.dialer == &node ? kDown : kUp].clear();
-    c.listener_knows = world_.now();
+    c.dialer_left = c.dialer == &node;
+    c.listener_knows =
+        world_.now() + world_.up_to(std::max<Duration>(c.ready[kUp] - world_.now(), 0s));
     part(c, c.listener == &node, std::max(world_.now(), c.ready[kDown]));
   }
 }
@@ -199,10 +206,12 @@ void Net::send(Node& from, Packet&& packet) {
   if (packet.peer == 0)
     return send_from_dialer(*dials_.at({&from, packet.port}), std::move(packet.frames));
   Conn* c = find(packet.peer);
-  if (!c || (c->broken && world_.now() >= c->listener_knows))
+  if (!c || (c->broken && world_.now() >= c->listener_knows)) {
+    if (c && c->dialer_left) arrive_all(*c);
     return from.unreachable(packet.port, packet.peer);
+  }
   if (c->broken) return;
-  if (world_.percent(repeat_percent_) && is_kind(packet.frames, Kind::dispatch)) {
+  if (world_.percent(repeat_percent_) && may_repeat(packet.frames)) {
     Frames copy = packet.frames;
     uint64_t id = c->id;
     world_.after(world_.skewed(1s), [this, id, copy] {
@@ -211,6 +220,17 @@ void Net::send(Node& from, Packet&& packet) {
     });
   }
   push(*c, kDown, std::move(packet.frames));
+}
+
+// Who knows that the peer has left has all it said in the socket, but has not read it yet.
+void Net::arrive_all(Conn& conn) {
+  for (Frames& frames : std::exchange(conn.flight[kUp], {})) {
+    world_.mix(conn.id + frames.frame[0].size() * 1000);
+    if (world_.verbose()) show(world_, *conn.dialer, *conn.listener, frames);
+    conn.listener->arrive(Packet{conn.lport, conn.id, std::move(frames)});
+    world_.reach("last words of who is out of reach");
+  }
+  conns_.erase(conn.id);
 }
 
 Net::Conn* Net::choose(Node* node) {

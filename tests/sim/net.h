@@ -53,6 +53,7 @@ class Net {
     uint64_t listener_life = 0;
     uint64_t socket_no = 0;
     bool broken = false;
+    bool dialer_left = false;  // in peace: all it said arrives
     bool hole[2] = {false, false};
     Duration listener_knows{0};  // broken: from here on sending says unreachable
     Duration late_until{0};  // broken: what is kept arrives after this
@@ -75,6 +76,7 @@ class Net {
   void connect_later(Dial& dial, Duration delay);
   void connect(Dial& dial, uint64_t socket_no);
   void push(Conn& conn, Dir dir, Frames frames);
+  void arrive_all(Conn& conn);
   void deliver(uint64_t id, Dir dir);
   void break_conn(Conn& conn, bool dialer_notices);
   void part(Conn& conn, bool dialer_notices, Duration after);

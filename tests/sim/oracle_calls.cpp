@@ -1,4 +1,5 @@
 // The oracle of the call lane: what callers are told against what executors did.
+#include "services/router/core/call_types.h"
 #include "tests/sim/call_oracle.h"
 #include "tests/sim/node.h"
 
@@ -53,8 +54,10 @@ uint64_t CallOracle::id_of(std::string_view payload_seen) const {
   return id;
 }
 
-void CallOracle::left(std::string_view payload_seen) {
-  calls_[id_of(payload_seen) - 1].sent = true;
+uint64_t CallOracle::left(std::string_view payload_seen) {
+  const uint64_t id = id_of(payload_seen);
+  ++calls_[id - 1].sends;
+  return id;
 }
 
 void CallOracle::takes(uint64_t id, uint64_t bytes) {
@@ -118,7 +121,7 @@ void CallOracle::check_end(uint64_t id, const CallTruth& c, const CallEvent& eve
     violate("P5",
             name_of(id) + " ends as " + std::string(call_end_name(end)) + ", but it was executed");
   if (end == CallEnd::expired && world_.now() + kSlack < c.order.deadline - c.order.deadline / 2 &&
-      c.executions.empty() && !c.sent)
+      c.executions.empty() && c.sends == 0)
     violate("P5", name_of(id) + " expires long before its deadline");
   if (end == CallEnd::cancelled && !c.cancelled)
     violate("P5", name_of(id) + " ends as cancelled, and nobody did");
@@ -142,7 +145,7 @@ void CallOracle::check_reply(uint64_t id, const CallTruth& c, CallEnd end,
 }
 
 void CallOracle::check_unknown(uint64_t id, const CallTruth& c) const {
-  if (!c.sent) violate("P5", name_of(id) + " ends as unknown, but it was never sent");
+  if (c.sends == 0) violate("P5", name_of(id) + " ends as unknown, but it was never sent");
   if (world_.disturbed() || world_.now() >= c.order.deadline - 2ms) return;
   violate("P5", name_of(id) + " ends as unknown without a reason");
 }
@@ -166,7 +169,7 @@ void CallOracle::count(const CallTruth& c, const CallEvent& event) {
   if (end == CallEnd::rejected)
     world_.reach(("calls rejected: " + std::string(errc_name(code))).c_str());
   if (end == CallEnd::expired)
-    world_.reach(c.sent ? "calls expired queued" : "calls expired unsent");
+    world_.reach(c.sends > 0 ? "calls expired queued" : "calls expired unsent");
   if (end == CallEnd::cancelled && !c.executions.empty()) world_.reach("calls cancelled running");
   if (c.executions.size() > 1) world_.reach("calls executed again");
 }
@@ -178,12 +181,13 @@ uint64_t CallOracle::begins(uint64_t id, std::string_view handler, std::string_v
   CallTruth& c = calls_[id - 1];
   if (c.order.handler != handler) violate("P5", name_of(id) + " runs in another handler");
   if (c.order.key != key) violate("P5", name_of(id) + " runs with another model");
-  if (!c.sent) violate("P5", name_of(id) + " runs, but its client never sent it");
+  if (c.sends == 0) violate("P5", name_of(id) + " runs, but its client never sent it");
   if (c.ended && not_executed(c.end))
     violate("P5", name_of(id) + " ended as " + std::string(call_end_name(c.end)) +
                       ", and is executed afterwards");
   if (!c.executions.empty() && !c.order.may_repeat)
     violate("P5", name_of(id) + " is not idempotent and executed twice");
+  check_repeats(id, c);
   executions_.push_back({});
   executions_.back().call = id;
   executions_.back().worker = &worker;
@@ -193,6 +197,15 @@ uint64_t CallOracle::begins(uint64_t id, std::string_view handler, std::string_v
   world_.mix(e * 31 + id);
   world_.reach("calls begun");
   return e;
+}
+
+// Each sending reaches one router, and that sends it to three replicas at most, and to one more as
+// a hedge.
+void CallOracle::check_repeats(uint64_t id, const CallTruth& c) const {
+  const uint64_t most = kCallAttemptsMax + ((c.order.flags & kCallHedge) != 0 ? 1 : 0);
+  if (c.executions.size() >= c.sends * most)
+    violate("P5", name_of(id) + " is executed more often than its attempts allow");
+  if (c.executions.size() + 1 == kCallAttemptsMax) world_.reach("calls executed three times");
 }
 
 void CallOracle::blocks(uint64_t e, bool on) {

@@ -254,6 +254,15 @@ void RouterNode::boot() {
   make_turn();
 }
 
+void RouterNode::on_died() {
+  if (!left_ && core_ && core_->lane().open_calls() > 0) world_.reach("routers lost with calls");
+}
+
+void RouterNode::begin_drain() {
+  if (core_->lane().open_calls() > 0) world_.reach("routers leave with calls");
+  CoreNode::begin_drain();
+}
+
 void RouterNode::after_turn(Now) {
   core_->check();
   if (world_.one_in(8)) core_->lane().check();
@@ -282,6 +291,33 @@ void RouterNode::check_bounds() {
     if (d.queued <= knobs_.calls.limits.max_queued) queued_max_[i] = back;
     if (d.queued > knobs_.calls.limits.max_queued + back - queued_max_[i])
       violate("I8", name_ + ": more calls wait than max_queued");
+    check_budgets(d);
+    look_at_models(d);
+  }
+}
+
+// Retries are 10 % of the calls that were let in and ten more, hedges 2 % and two.
+void RouterNode::check_budgets(const Deployment& d) {
+  uint64_t taken = core_->lane().open_calls();
+  for (size_t i = 1; i < kCallEnds; ++i) taken += d.totals.ends[i];
+  for (CallRefusal why :
+       {CallRefusal::no_replica, CallRefusal::client_bytes, CallRefusal::call_bytes,
+        CallRefusal::max_queued, CallRefusal::infeasible, CallRefusal::draining})
+    taken -= d.totals.refused[static_cast<size_t>(why)];
+  if (10 * d.totals.retries > taken + 100)
+    violate("P5", name_ + " retries more than 10 % of the calls");
+  if (50 * d.totals.hedges > taken + 100)
+    violate("P5", name_ + " hedges more than 2 % of the calls");
+  if (10 * (d.totals.retries + 1) > taken + 100) world_.reach("retry budget used up");
+  if (50 * (d.totals.hedges + 1) > taken + 100) world_.reach("hedge budget used up");
+}
+
+void RouterNode::look_at_models(const Deployment& d) {
+  for (uint32_t key : d.waiting) {
+    const KeyQueue& q = d.keys[key];
+    if (q.blocked_since == kNever) continue;
+    world_.reach(q.loading == kNoSlot ? "calls wait for a replica with their model"
+                                      : "calls wait for a model that is being loaded");
   }
 }
 
@@ -290,6 +326,9 @@ void RouterNode::count_calls() {
   auto reach = [this](const char* what, uint64_t now, uint64_t before) {
     if (now > before) world_.reach(what, now - before);
   };
+  const auto replies = static_cast<size_t>(CallEnd::reply);
+  if (name_ != "router")
+    reach("calls of a second router", t.ends[replies], calls_seen_.ends[replies]);
   reach("calls retried", t.retries, calls_seen_.retries);
   reach("calls sent back unstarted", t.returns, calls_seen_.returns);
   reach("calls hedged", t.hedges, calls_seen_.hedges);

@@ -115,10 +115,14 @@ class RouterNode final : public CoreNode<Router, NoDurable> {
 
  protected:
   void boot() override;
+  void on_died() override;
+  void begin_drain() override;
   void after_turn(Now now) override;
 
  private:
   void check_bounds();
+  void check_budgets(const Deployment& d);
+  void look_at_models(const Deployment& d);
   void count_calls();
   const Knobs& knobs_;
   Node& broker_;

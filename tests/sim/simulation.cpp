@@ -130,10 +130,16 @@ void Simulation::leave_one() {
   for (Node* n : nodes_)
     if (!n->alive() || n->leaving() || world_.now() < n->born() + 5s) return;
   const size_t i = world_.below(workers_.size() + routers_.size());
-  if (i < workers_.size())
-    workers_[i]->retire();
-  else
-    routers_[i - workers_.size()]->retire();
+  Node* node = i < workers_.size() ? static_cast<Node*>(workers_[i].get())
+                                   : routers_[i - workers_.size()].get();
+  // Work is on its way when it happens.
+  for (auto& c : clients_)
+    for (int n = 0; n < 4; ++n)
+      world_.after(world_.up_to(40ms), [client = c.get()] {
+        client->call_some();
+        client->act();
+      });
+  world_.after(world_.up_to(40ms), [node] { node->retire(); });
   world_.reach(i < workers_.size() ? "workers leave in peace" : "routers leave in peace");
 }
 
@@ -325,12 +331,34 @@ void Simulation::check_final() {
     shortfall = short_credit();
   }
   if (!shortfall.empty()) violate("I7", "credit did not come back: " + shortfall);
+  if (knobs_.calls.crowded) check_crowded();
   check_calls();
+}
+
+// Whoever could not be served in time was told so at the door. Only the first ones were let in
+// before anything was known about the cost.
+void Simulation::check_crowded() {
+  uint64_t taken = 0, late = 0;
+  for (auto& r : routers_) {
+    const CallTotals& t = r->core().lane().totals();
+    auto ends = [&t](CallEnd end) { return t.ends[static_cast<size_t>(end)]; };
+    const uint64_t dropped = t.refused[static_cast<size_t>(CallRefusal::too_late)];
+    late += dropped + ends(CallEnd::expired) + ends(CallEnd::unknown);
+    taken += ends(CallEnd::reply) + late;
+    if (t.refused[static_cast<size_t>(CallRefusal::infeasible)] > 0)
+      world_.reach("crowds sent away at the door");
+  }
+  if (world_.verbose())
+    world_.trace("sim", std::to_string(late) + " late of " + std::to_string(taken));
+  if (late > 2 * knobs_.calls.burst_max + taken / 10)
+    violate("P5", std::to_string(late) + " of " + std::to_string(taken) +
+                      " calls were let in and not done in time");
 }
 
 // Everything is at rest: each handler answers each client, and all credit is back.
 void Simulation::check_calls() {
   if (!call_oracle_.open().empty()) violate("P5", "a call is still open at rest");
+  world_.run_until(std::max(world_.now(), world_.disturbed_until()));  // holes are found out late
   clients_[0]->calm(false);  // somebody's late wish to drain may have come last
   world_.run_until(world_.now() + 2s);
   for (int round = 0; round < 2 * knobs_.calls.routers; ++round)

@@ -56,6 +56,7 @@ class Simulation {
   void settle();
   void check_final();
   void check_calls();
+  void check_crowded();
   std::string short_credit();  // empty: every worker's credit is whole
   std::string why_unsettled();
 

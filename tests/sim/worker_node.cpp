@@ -32,10 +32,10 @@ std::vector<HandlerOffer> WorkerNode::choose_offers() const {
     offers.back().name = "h" + std::to_string(i);
   }
   for (const CallHandler& h : knobs_.calls.handlers) {
-    if (index_ > 0 && !knobs_.calls.graceful && world_.one_in(4)) continue;
+    if (index_ > 0 && !knobs_.calls.graceful && !knobs_.calls.crowded && world_.one_in(4)) continue;
     offers.push_back(h.offer);
     HandlerOffer& o = offers.back();
-    if (knobs_.calls.graceful || !world_.one_in(3)) continue;
+    if (knobs_.calls.graceful || knobs_.calls.crowded || !world_.one_in(3)) continue;
     o.max_ongoing = static_cast<uint32_t>(world_.below(3));
     o.max_batch_size = 1 + static_cast<uint32_t>(world_.below(o.max_batch_size));
   }
@@ -82,6 +82,11 @@ void WorkerNode::on_died() {
   outcomes_.clear();
   busy_ = 0;
   call_threads_.died();
+}
+
+void WorkerNode::begin_drain() {
+  if (core_->calls().held() > 0) world_.reach("workers leave with calls");
+  CoreNode::begin_drain();
 }
 
 bool WorkerNode::idle() const {
@@ -258,15 +263,31 @@ void WorkerNode::after_turn(Now) {
   if (c.dropped > seen_.dropped) world_.reach("outcomes of void tasks");
   if (c.resends > seen_.resends) world_.reach("results sent again");
   if (c.time_limits > seen_.time_limits) world_.reach("time limits");
-  if (c.stuck > seen_.stuck) world_.reach("stuck threads");
+  if (c.stuck > seen_.stuck) {  // it leaves, and does not wait long for its calls
+    world_.reach("stuck threads");
+    world_.disturb(world_.now() + 20s);
+  }
   seen_ = c;
 }
 
+// Each router may have a share of the slots whatever the others do. More than the slots is
+// prefetched only if batches are short.
+void WorkerNode::check_call_credit() const {
+  constexpr uint64_t kPrefetchMax = 64;
+  const uint64_t ahead = call_threads_.shortest() < 1ms ? kPrefetchMax : 0;
+  const uint64_t shares = routers_.size() > 1 ? call_slots_ + routers_.size() : 0;
+  // Those of a session that is over go on, but not against the credit of the next one.
+  if (core_->calls().held() > call_slots_ + ahead + shares + call_threads_.abandoned())
+    violate("I8", name_ + " holds more batches than its credit");
+}
+
 void WorkerNode::count_calls() {
+  check_call_credit();
   const worker::CallCounters& c = core_->calls().counters();
   if (c.refused > 0)
     violate("P5", name_ + " got a batch that makes no sense, or beyond its credit");
-  if (c.repeated > 0) violate("P5", name_ + " got a batch again");
+  if (c.repeated > 0 && knobs_.repeat_percent == 0) violate("P5", name_ + " got a batch again");
+  if (c.repeated > calls_seen_.repeated) world_.reach("batches repeated");
   if (c.stuck > calls_seen_.stuck) {
     world_.reach("stuck call threads");
     world_.disturb(world_.now() + 20s);

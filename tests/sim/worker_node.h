@@ -45,6 +45,7 @@ class WorkerNode final : public CoreNode<worker::WorkerCore, NoDurable> {
  protected:
   void boot() override;
   void on_died() override;
+  void begin_drain() override;
   void before_turn(Now now, Out& out) override;
   void on_effects(Now now, Out& out) override;
   void after_turn(Now now) override;
@@ -57,6 +58,7 @@ class WorkerNode final : public CoreNode<worker::WorkerCore, NoDurable> {
   void start_waiting();
   std::vector<HandlerOffer> choose_offers() const;
   void count_calls();
+  void check_call_credit() const;
   void check_second_start(const worker::Start& task);
   void check_not_done(const worker::Start& task);
   Duration time_of(const worker::Start& task) const;

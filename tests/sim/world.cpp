@@ -41,7 +41,7 @@ void choose_faults(World& w, Knobs& k) {
     k.retire = w.between(4s, 10s);
     return;
   }
-  if (w.one_in(12)) return;  // a quiet seed
+  if (w.one_in(12) || k.calls.crowded) return;  // a quiet seed
   k.crash_broker = mean(w, 50, 4s, 40s);
   k.crash_worker = mean(w, 40, 4s, 40s);
   k.crash_service = mean(w, 35, 5s, 40s);
@@ -56,11 +56,12 @@ void choose_faults(World& w, Knobs& k) {
   k.retire = mean(w, 25, 10s, 40s);
   k.suspend = mean(w, 15, 10s, 40s);
   k.repeat_percent = some(w, 15, 20);
+  if (k.calls.lose_routers) k.crash_service = w.between(2s, 5s);
 }
 
 // Several of each, and the network does what it should.
 void make_graceful(Knobs& k) {
-  k.workers = std::max(k.workers, 2);
+  k.workers = k.calls.crowded ? std::min(k.workers, 2) : std::max(k.workers, 2);
   k.delay_max = std::min<Duration>(k.delay_max, 5ms);
   k.poison_percent = k.long_tasks = 0;
   k.admin = false;
@@ -114,7 +115,7 @@ Knobs choose_knobs(World& w) {
   k.tasks = std::min<uint64_t>(k.tasks, 2 + static_cast<uint64_t>((k.chaos + 300s) / work));
   choose_limits(w, k);
   k.calls = choose_calls(w);
-  if (k.calls.graceful) make_graceful(k);
+  if (k.calls.graceful || k.calls.crowded) make_graceful(k);
   choose_faults(w, k);
   return k;
 }

@@ -121,7 +121,7 @@ struct Knobs {
   Duration retire{0};  // SIGTERM
   Duration suspend{0};  // the whole machine
   Duration clock_late{0};  // the broker's wall clock is behind all the time
-  uint64_t repeat_percent = 0;  // DISPATCH messages that come twice
+  uint64_t repeat_percent = 0;  // DISPATCH, RUN and FINISHED that come twice
   CallKnobs calls{};
 };
 Knobs choose_knobs(World& world);

@@ -44,7 +44,7 @@ void CallLane::hedge(Now now) {
       hedges_.push(table_.calls(), now.mono + later, call);
       continue;
     }
-    if (!d.hedges.spend()) continue;
+    if (!d.hedges.spend() && !DRAY_MUTANT(hedge_budget_ignored)) continue;
     const CallIndex copy = table_.open();  // moves the table
     CallRecord& o = table_[call];
     CallRecord& h = table_[copy];
@@ -266,7 +266,8 @@ void CallLane::run_call(BatchIndex batch, CallIndex call, Now now) {
 void CallLane::arm_hedge(CallIndex call, Now now) {
   const CallRecord& c = table_[call];
   const Deployment& d = *deployments_[c.deployment];
-  if ((c.flags & kCallHedge) == 0 || c.window != 0 || !is_idempotent(c)) return;
+  if ((c.flags & kCallHedge) == 0 || c.window != 0) return;
+  if (!is_idempotent(c) && !DRAY_MUTANT(hedges_anything)) return;
   if (d.hedge_after_us == 0) return;
   hedges_.push(table_.calls(), now.mono + std::chrono::microseconds(d.hedge_after_us), call);
 }

@@ -96,8 +96,11 @@ void CallLane::lose_run(CallIndex run, Now now) {
   if (r.is_hedge) release_run(run, false);
   CallRecord& c = table_[call];
   Deployment& d = *deployments_[c.deployment];
-  const bool again = (is_idempotent(c) || DRAY_MUTANT(retries_anything)) && !c.has_parts &&
-                     c.attempts < kCallAttemptsMax && d.retries.spend();
+  const bool may_repeat = (is_idempotent(c) || DRAY_MUTANT(retries_anything)) &&
+                          (!c.has_parts || DRAY_MUTANT(parts_repeated));
+  const bool again = may_repeat &&
+                     (c.attempts < kCallAttemptsMax || DRAY_MUTANT(retries_for_ever)) &&
+                     (d.retries.spend() || DRAY_MUTANT(retry_budget_ignored));
   if (!again)
     return finish(call, {.end = CallEnd::unknown, .code = Errc::outcome_unknown, .run = call}, now);
   ++totals_.retries;

@@ -61,6 +61,7 @@ void CallLane::on_call(uint32_t client, const Envelope& envelope, const Call& m,
   if (auto it = deployment_ids_.find(m.handler); it != deployment_ids_.end()) {
     a.deployment = it->second;
     a.key = deployments_[a.deployment]->find_key(m.key);
+    if (DRAY_MUTANT(keys_mixed)) a.key = deployments_[a.deployment]->find_key({});
   }
   uint64_t offset = 0, repeated = 0;
   for (size_t i = 0; i < m.rows.size(); ++i) {
@@ -88,19 +89,20 @@ bool CallLane::refuse_row(const Arrival& a, const CallRow& row, Now now) {
     refuse(a.client, row, a.deployment, why, {value, retry_ms});
     return true;
   };
-  if (draining_) return no(CallRefusal::draining);
+  if (draining_ && !DRAY_MUTANT(taken_while_leaving)) return no(CallRefusal::draining);
   if (a.deployment == kNoSlot) return no(CallRefusal::unknown_handler);
   Deployment& d = *deployments_[a.deployment];
   if (d.live == 0) return no(CallRefusal::no_replica, 0, options_.retry_ms);
   if (c.credit.received() > c.published)
     return no(CallRefusal::client_calls, options_.client_calls, options_.retry_ms);
-  if (c.bytes + row.len > options_.client_bytes)
+  if (c.bytes + row.len > options_.client_bytes && !DRAY_MUTANT(client_bytes_ignored))
     return no(CallRefusal::client_bytes, options_.client_bytes, options_.retry_ms);
-  if (bytes_ + row.len > options_.call_bytes || table_.full())
+  const bool no_room = bytes_ + row.len > options_.call_bytes && !DRAY_MUTANT(call_bytes_ignored);
+  if (no_room || table_.full())
     return no(CallRefusal::call_bytes, options_.call_bytes, options_.retry_ms);
   if (row.items > d.max_batch_size) return no(CallRefusal::batch_items, d.max_batch_size);
   if (row.len > d.max_batch_bytes) return no(CallRefusal::batch_bytes, d.max_batch_bytes);
-  if (d.queued >= options_.max_queued)
+  if (d.queued >= options_.max_queued && !DRAY_MUTANT(max_queued_ignored))
     return no(CallRefusal::max_queued, options_.max_queued, options_.retry_ms);
   const Time finish_at = predict(d, row, now);
   const Time deadline = deadline_of(row, now);
@@ -219,7 +221,8 @@ void CallLane::flush(Outbox& out) {
       clients_.give_back(i);
       continue;
     }
-    const uint64_t granted = c.credit.granted(options_.client_calls, c.open.size());
+    const uint64_t held = DRAY_MUTANT(client_credit_ignores_open) ? 0 : c.open.size();
+    const uint64_t granted = c.credit.granted(options_.client_calls, held);
     std::vector<Reply> replies = c.replies.take();
     if (replies.empty() && granted > c.published) replies.emplace_back();
     c.published = std::max(c.published, granted);

@@ -210,7 +210,7 @@ void CallAgent::on_run(Peer& peer, const Run& m, Now now, Out& out) {
   Span span;
   while (span.end < m.rows.size()) {
     span = next_span(m, span.end, span.offset + span.bytes);
-    if (number++ < known && !nonsense) {
+    if (number++ < known && !nonsense && !DRAY_MUTANT(repeated_run_taken)) {
       ++counters_.repeated;
       continue;
     }

@@ -24,7 +24,7 @@ void CallAgent::start_ready(Now now, Out& out) {
   for (size_t k = 0; k < waiting_.size() && running_ < room;) {
     const auto it = batches_.find(waiting_[k]);
     const uint32_t handler = it->second.handler;
-    if (ongoing_[handler] >= ongoing_max(handler)) {
+    if (ongoing_[handler] >= ongoing_max(handler) && !DRAY_MUTANT(worker_ongoing_ignored)) {
       ++k;
     } else if (!drop_dead(it, now, out)) {
       waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(k));
@@ -257,7 +257,7 @@ void CallAgent::check_drain(Now now, Out& out) {
   });
   const bool idle = std::all_of(batches_.begin(), batches_.end(),
                                 [](const auto& entry) { return entry.second.stuck; });
-  if (idle && answered) {
+  if ((idle || DRAY_MUTANT(worker_leaves_early)) && answered) {
     drained_ = true;
   } else if (now.mono >= drain_at_ && drain_cancelled_) {
     out.note("call_drain_timeout", "running=" + std::to_string(running_));

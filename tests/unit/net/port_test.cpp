@@ -238,6 +238,30 @@ TEST_CASE("port: a peer that left is unreachable; handles are never used again")
   CHECK(pair.listen.peers() == 1);
 }
 
+TEST_CASE("port: what a peer said before it left is read under its handle") {
+  Pair pair(GENERATE(fresh_ipc(), std::string("tcp://127.0.0.1:0")));
+  const Peer old = pair.peer;
+  pair.dial->send({2, 0, numbered(1)});
+  pair.dial->send({2, 0, numbered(2)});
+  pair.dial->close(1s);
+  CHECK(wait_for(  // nothing is read meanwhile
+      [&] {
+        pair.listen.send({1, old, beat()});
+        return !pair.listen.unreachable.empty();
+      },
+      1s));
+  CHECK(pair.listen.unreachable.at(0).peer == old);
+  for (const char* text : {"1", "2"}) {
+    Packet packet;
+    REQUIRE(pair.read(pair.listen, packet));
+    CHECK(packet.peer == old);
+    CHECK(packet.frames.frame[0].view() == text);
+  }
+  Packet none;
+  CHECK(pair.listen.receive(none) == Received::none);
+  CHECK(pair.listen.peers() == 0);
+}
+
 TEST_CASE("port: ipc folders, stale files, and live listeners") {
   std::string folder = "/tmp/dray-net-" + std::to_string(::getpid());
   std::string path = folder + "/deep/er/sock";
