@@ -127,11 +127,13 @@ void Simulation::hit_workers(Duration until) {
 
 // One after the other, as in an update.
 void Simulation::leave_one() {
+  if (world_.now() < next_leave_) return;
   for (Node* n : nodes_)
     if (!n->alive() || n->leaving() || world_.now() < n->born() + 5s) return;
   const size_t i = world_.below(workers_.size() + routers_.size());
   Node* node = i < workers_.size() ? static_cast<Node*>(workers_[i].get())
                                    : routers_[i - workers_.size()].get();
+  next_leave_ = world_.now() + 100ms;
   // Work is on its way when it happens.
   for (auto& c : clients_)
     for (int n = 0; n < 4; ++n)
