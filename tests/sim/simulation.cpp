@@ -136,8 +136,8 @@ void Simulation::leave_one() {
   next_leave_ = world_.now() + 100ms;
   // Work is on its way when it happens.
   for (auto& c : clients_)
-    for (int n = 0; n < 4; ++n)
-      world_.after(world_.up_to(40ms), [client = c.get()] {
+    for (int n = 0; n < 10; ++n)
+      world_.after(world_.up_to(60ms), [client = c.get()] {
         client->call_some();
         client->act();
       });
@@ -170,8 +170,12 @@ void Simulation::pause_some() {
   Duration until = world_.now() + world_.up_to(3 * knobs_.lease_ttl);
   for (auto& w : workers_)
     if (w.get() == &n) w->out_of_reach(until + 2s);
-  n.pause_until(until);
   world_.reach("pauses");
+  if (&n != broker_.get() || world_.one_in(2)) return n.pause_until(until);
+  // Stopped while it waits for its workers to come back: that time is not theirs.
+  const Duration length = until - world_.now();
+  broker_->plan_crash(CrashPoint::between_turns);
+  world_.after(world_.up_to(3s), [this, length] { broker_->pause_until(world_.now() + length); });
 }
 
 void Simulation::reset_some() {
