@@ -127,15 +127,17 @@ void Simulation::hit_workers(Duration until) {
 
 // One after the other, as in an update.
 void Simulation::leave_one() {
+  if (world_.now() < next_leave_) return;
   for (Node* n : nodes_)
     if (!n->alive() || n->leaving() || world_.now() < n->born() + 5s) return;
   const size_t i = world_.below(workers_.size() + routers_.size());
   Node* node = i < workers_.size() ? static_cast<Node*>(workers_[i].get())
                                    : routers_[i - workers_.size()].get();
+  next_leave_ = world_.now() + 100ms;
   // Work is on its way when it happens.
   for (auto& c : clients_)
-    for (int n = 0; n < 4; ++n)
-      world_.after(world_.up_to(40ms), [client = c.get()] {
+    for (int n = 0; n < 10; ++n)
+      world_.after(world_.up_to(60ms), [client = c.get()] {
         client->call_some();
         client->act();
       });
@@ -168,8 +170,12 @@ void Simulation::pause_some() {
   Duration until = world_.now() + world_.up_to(3 * knobs_.lease_ttl);
   for (auto& w : workers_)
     if (w.get() == &n) w->out_of_reach(until + 2s);
-  n.pause_until(until);
   world_.reach("pauses");
+  if (&n != broker_.get() || world_.one_in(2)) return n.pause_until(until);
+  // Stopped while it waits for its workers to come back: that time is not theirs.
+  const Duration length = until - world_.now();
+  broker_->plan_crash(CrashPoint::between_turns);
+  world_.after(world_.up_to(3s), [this, length] { broker_->pause_until(world_.now() + length); });
 }
 
 void Simulation::reset_some() {

@@ -72,6 +72,7 @@ class Simulation {
   std::vector<std::unique_ptr<WorkerNode>> workers_;
   std::vector<std::unique_ptr<ClientNode>> clients_;
   std::vector<Node*> nodes_;
+  Duration next_leave_{0};  // not before
 };
 
 }  // namespace dray::sim

@@ -62,7 +62,8 @@ void choose_faults(World& w, Knobs& k) {
 // Several of each, and the network does what it should.
 void make_graceful(Knobs& k) {
   k.workers = k.calls.crowded ? std::min(k.workers, 2) : std::max(k.workers, 2);
-  k.delay_max = std::min<Duration>(k.delay_max, 5ms);
+  k.delay_max = k.calls.crowded ? 1ms : 5ms;
+  k.sync_max = 30ms;  // submits are on their way for a while
   k.poison_percent = k.long_tasks = 0;
   k.admin = false;
   k.task_time = std::min<Duration>(k.task_time, 100ms);
