@@ -93,7 +93,7 @@ class Wishes {
     run.rows = make_rows<RunRow>(std::vector<RunRow>{{.call = 1}});
     wish("RUN", run);
     wish("STOP", Stop{make_rows<CallIdRow>(std::vector<CallIdRow>{{1}})});
-    wish("REPLY", Reply{.granted = UINT64_MAX});
+    wish("REPLY", Reply{UINT64_MAX, {}, {}});
     wish("DRAIN", Drain{true});
   }
   // No answer is due to any of these; the call behind them is answered.
