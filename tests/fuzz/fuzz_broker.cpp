@@ -4,23 +4,12 @@
 #include <cstdlib>
 
 #include "broker/core/broker.h"
+#include "tests/fuzz/input.h"
 
 using namespace dray;
 using namespace dray::broker;
 
 namespace {
-
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), size_(size) {}
-  bool empty() const { return at_ >= size_; }
-  uint64_t below(uint64_t n) { return empty() ? 0 : data_[at_++] % n; }
-
- private:
-  const uint8_t* data_;
-  size_t size_;
-  size_t at_ = 0;
-};
 
 constexpr int64_t kWall = 1'800'000'000'000;
 TaskId some_id(Input& in) { return {uint64_t{kWall} << 16, 1 + in.below(40)}; }

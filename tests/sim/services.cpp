@@ -239,6 +239,7 @@ void RouterNode::boot() {
   RouterOptions o;
   o.client_credit = knobs_.router_credit;
   o.calls = knobs_.calls.limits;
+  o.calls.settle = 1s;
   core_ = std::make_unique<Router>(o);
   calls_seen_ = {};
   queued_max_.clear();

@@ -202,6 +202,16 @@ class Cluster:
         os.kill(pid, sig)
         return pid, at
 
+    def stop_service(self, name):
+        """SIGTERM; returns when the process has left. It stays down until start_service()."""
+        self.rpc.stopProcess(self.full_name(name))
+
+    def start_service(self, name):
+        self.rpc.startProcess(self.full_name(name))
+
+    def full_name(self, name):
+        return next(f"{p['group']}:{p['name']}" for p in self.processes() if p["name"] == name)
+
     def bad_exits(self):
         """Lines of supervisord about processes that ended by anything but SIGKILL or on request."""
         log = (self.dir / "log/supervisord.log").read_text(errors="replace")
@@ -230,6 +240,16 @@ class Cluster:
     def state(self, name):
         status, body = self.get(name, "/debug/state")
         return json.loads(body) if status == 200 else None
+
+    def has_workers(self, router, count):
+        """Whether so many workers of this router take calls."""
+        state = self.state(router)
+        return bool(state) and state["workers"] >= count
+
+    def deployment(self, handler):
+        """What the router knows of a handler that may be called."""
+        listed = self.admin("router", "deployments")["deployments"]
+        return next((d for d in listed if d["name"] == handler), None)
 
     def counters(self):
         """The broker's counters; they start at zero with each of its lives."""
@@ -264,6 +284,14 @@ class Cluster:
         """bin/raw_client in the background, against any service."""
         return self.start_tool("raw_client", verb, f"ipc://{self.dir}/run/{to}.sock", args)
 
+    def start_calls(self, verb, *args):
+        """bin/call_client in the background; it knows all routers."""
+        return self.start_tool("call_client", verb, self.endpoints, args)
+
+    def start_hostile(self, verb, *args, to="router"):
+        """bin/raw_calls in the background; the verb "router" listens there."""
+        return self.start_tool("raw_calls", verb, f"ipc://{self.dir}/run/{to}.sock", args)
+
     def start_tool(self, tool, verb, endpoint, args):
         return subprocess.Popen([BIN / tool, verb, "--endpoint", endpoint, *map(str, args)],
                                 stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
@@ -291,7 +319,7 @@ def finish(process, timeout=120):
     """Waits for a start_client; returns its last line of output, parsed."""
     out, _ = process.communicate(timeout=timeout)
     if not out.strip():
-        raise RuntimeError(f"system_client: exit {process.returncode}, no output")
+        raise RuntimeError(f"a client ended with exit {process.returncode}, no output")
     return json.loads(out.strip().splitlines()[-1])
 
 

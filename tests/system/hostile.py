@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Hostile peers: random bytes, broken ZMTP, endless and oversized messages, and damaged messages of
 the protocol, against router and broker while a good client works. And bad wishes of an honest user
-get one clear line each.
+get one clear line each. calls_hostile.py does the same for calls.
 
 usage: tests/system/hostile.sh       short runs attack for 8 s, long ones for 60 s; SEED=N repeats
 """

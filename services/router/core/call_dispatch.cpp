@@ -9,6 +9,7 @@ namespace dray {
 
 void CallLane::end_turn(Now now, Outbox& out) {
   ++turn_;
+  settle(now);
   expire(now);
   hedge(now);
   dispatch(now);
@@ -16,7 +17,7 @@ void CallLane::end_turn(Now now, Outbox& out) {
 }
 
 Time CallLane::next_deadline() const {
-  return std::min({timers_.next(), hedges_.next(), wake_at_});
+  return std::min({timers_.next(), hedges_.next(), wake_at_, grants_ ? kNever : settled_at_});
 }
 
 void CallLane::expire(Now now) {

@@ -90,6 +90,8 @@ bool CallLane::refuse_row(const Arrival& a, const CallRow& row, Now now) {
     return true;
   };
   if (draining_ && !DRAY_MUTANT(taken_while_leaving)) return no(CallRefusal::draining);
+  if (a.deployment == kNoSlot && is_young(now))
+    return no(CallRefusal::no_replica, 0, options_.retry_ms);
   if (a.deployment == kNoSlot) return no(CallRefusal::unknown_handler);
   Deployment& d = *deployments_[a.deployment];
   if (d.live == 0) return no(CallRefusal::no_replica, 0, options_.retry_ms);
@@ -199,6 +201,15 @@ void CallLane::touch_worker(uint32_t worker) {
   touched_workers_.push_back(worker);
 }
 
+// Nothing was granted so far; from now on it is.
+void CallLane::settle(Now now) {
+  if (settled_at_ == kNever) settled_at_ = now.mono + options_.settle;
+  if (grants_ || !takes_calls(now)) return;
+  grants_ = true;
+  for (uint32_t i = 0; i < clients_.slots(); ++i)
+    if (clients_[i].id != SessionId::none) touch_client(i);
+}
+
 // Workers first: what is asked of them takes longest.
 void CallLane::flush(Outbox& out) {
   for (uint32_t i : touched_workers_) {
@@ -222,7 +233,7 @@ void CallLane::flush(Outbox& out) {
       continue;
     }
     const uint64_t held = DRAY_MUTANT(client_credit_ignores_open) ? 0 : c.open.size();
-    const uint64_t granted = c.credit.granted(options_.client_calls, held);
+    const uint64_t granted = grants_ ? c.credit.granted(options_.client_calls, held) : c.published;
     std::vector<Reply> replies = c.replies.take();
     if (replies.empty() && granted > c.published) replies.emplace_back();
     c.published = std::max(c.published, granted);

@@ -13,6 +13,9 @@
 //    is known. Every refusal adds one to exactly one counter.
 //  * Whoever is not waited for any more is stopped, but its slot is free only when the worker says
 //    so.
+//  * A lane that has just begun has not heard of its workers yet: until the first one has offered
+//    something, `settle` at most, it grants nothing, so that clients go to another router or wait;
+//    and so long it does not say that nobody ever offered a handler.
 //  * Everything is decided in end_turn(), so what one turn says to a peer is few messages.
 #pragma once
 
@@ -122,6 +125,8 @@ class CallLane {
   void on_cancel(uint32_t client, const CallCancel& m, Now now);
   void on_credit(uint32_t client, const CallCredit& m);
   void drop_client(uint32_t client, Now now);
+  bool is_young(Now now) const { return now.mono < settled_at_; }
+  bool takes_calls(Now now) const { return heard_offer_ || !is_young(now); }
   // call_end.cpp: how calls end
   void finish(CallIndex call, End end, Now now);
   void refuse_open(CallIndex call, CallRefusal why, Refused told, Now now);
@@ -174,6 +179,7 @@ class CallLane {
   size_t lanes(const Replica& r) const;
   bool probe_due(const Deployment& d, Now now) const;
   void flush(Outbox& out);
+  void settle(Now now);
   void touch_client(uint32_t client);
   void touch_worker(uint32_t worker);
   bool is_idempotent(const CallRecord& c) const;
@@ -204,6 +210,9 @@ class CallLane {
   uint64_t bytes_ = 0;
   uint64_t turn_ = 1;
   Time wake_at_ = kNever;  // for gather windows and waits for a model
+  Time settled_at_ = kNever;  // known from the first turn on
+  bool heard_offer_ = false;
+  bool grants_ = false;  // clients have been granted calls
   bool dirty_ = false;  // something may be launched
   bool draining_ = false;
 };

@@ -19,6 +19,7 @@ struct CallOptions {
   uint64_t max_queued = 10'000;  // calls waiting for one deployment
   Duration default_deadline = std::chrono::seconds(10);
   uint32_t retry_ms = 200;  // hint in refusals that do not know better
+  Duration settle{};  // after a start workers may take so long to come; 0: they are here at once
 };
 
 constexpr uint8_t kCallAttemptsMax = 3;  // replicas one idempotent call is sent to after losses

@@ -85,7 +85,7 @@ void CallLane::on_offer(uint32_t worker, const Envelope& envelope, const Offer& 
         reply_to(w.id, envelope, make_reject(Errc::bad_message, "a second OFFER in a session")));
     return;
   }
-  w.offered = true;
+  w.offered = heard_offer_ = true;
   w.slots = std::max<uint32_t>(1, m.slots);
   w.draining = m.draining;
   for (size_t i = 0; i < m.handlers.size(); ++i) {

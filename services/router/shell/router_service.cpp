@@ -11,6 +11,9 @@
 namespace dray {
 namespace {
 
+// Workers look for a router that went away at least every 1.6 s.
+constexpr Duration kSettle = 3s;
+
 RouterOptions router_options(const Config& c) {
   RouterOptions o;
   o.client_credit = static_cast<uint64_t>(c.integer("router.client_credit"));
@@ -20,6 +23,7 @@ RouterOptions router_options(const Config& c) {
   o.calls.client_bytes = o.client_bytes;
   o.calls.call_bytes = c.size("router.call_bytes");
   o.calls.max_queued = static_cast<uint64_t>(c.integer("router.max_queued"));
+  o.calls.settle = kSettle;
   o.calls.default_deadline = c.duration("router.call_deadline");
   return o;
 }

@@ -31,6 +31,47 @@ TEST_CASE("refused: a handler nobody ever offered") {
   check_refused(b, ann, 1, {CallRefusal::unknown_handler, Errc::unknown_handler});
 }
 
+TEST_CASE("a router that has just started grants nothing until a worker has offered something") {
+  CallBench b({.settle = 3s});
+  const SessionId ann = b.client(), bob = b.client(11);
+  CHECK(b.client_credit[ann] == 0);
+  SECTION("a worker comes") {
+    b.go(1s);
+    b.worker(20, {offer_of("h")});
+    CHECK(b.client_credit[ann] == 4096);
+    CHECK(b.client_credit[bob] == 4096);
+    b.call(ann, {.call = 1});
+    CHECK(b.runs(SessionId{20}) == 1);
+    CHECK(b.client_credit[b.client(12)] == 4096);
+  }
+  SECTION("none comes") {
+    b.go(2999ms);
+    CHECK(b.client_credit[ann] == 0);
+    b.go(1ms);
+    CHECK(b.client_credit[ann] == 4096);
+    CHECK(b.router.next_deadline() == kNever);
+    b.call(ann, {.call = 1});
+    check_refused(b, ann, 1, {CallRefusal::unknown_handler, Errc::unknown_handler});
+  }
+}
+
+TEST_CASE("a router that has just started does not say that nobody ever offered a handler") {
+  CallBench b({.settle = 3s});
+  const SessionId ann = b.client();
+  b.worker(20, {offer_of("h")});
+  SECTION("young") {
+    b.go(2s);
+    b.call(ann, {.call = 1, .handler = "x"});
+    check_refused(b, ann, 1, {CallRefusal::no_replica, Errc::no_replica});
+    CHECK(b.answer(ann, 1).row.retry_after_ms == 200);
+  }
+  SECTION("settled") {
+    b.go(3s);
+    b.call(ann, {.call = 1, .handler = "x"});
+    check_refused(b, ann, 1, {CallRefusal::unknown_handler, Errc::unknown_handler});
+  }
+}
+
 TEST_CASE("refused: a handler nobody offers now") {
   CallBench b;
   const SessionId ann = b.client();
