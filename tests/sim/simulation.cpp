@@ -171,11 +171,19 @@ void Simulation::pause_some() {
   for (auto& w : workers_)
     if (w.get() == &n) w->out_of_reach(until + 2s);
   world_.reach("pauses");
-  if (&n != broker_.get() || world_.one_in(2)) return n.pause_until(until);
+  if (&n != broker_.get()) return n.pause_until(until);
+  if (world_.one_in(2)) return pause_broker(until);
   // Stopped while it waits for its workers to come back: that time is not theirs.
   const Duration length = until - world_.now();
   broker_->plan_crash(CrashPoint::between_turns);
-  world_.after(world_.up_to(3s), [this, length] { broker_->pause_until(world_.now() + length); });
+  world_.after(world_.up_to(3s), [this, length] { pause_broker(world_.now() + length); });
+}
+
+// Who was out of reach learns about it only afterwards.
+void Simulation::pause_broker(Duration until) {
+  broker_->pause_until(until);
+  for (auto& w : workers_)
+    if (w->trouble_end() + 5s > world_.now()) w->out_of_reach(until + 5s);
 }
 
 void Simulation::reset_some() {
@@ -260,8 +268,7 @@ void Simulation::retire_some() {
 void Simulation::suspend_all() {
   Duration until = world_.now() + world_.up_to(3 * knobs_.lease_ttl);
   for (Node* n : nodes_) n->pause_until(until + world_.skewed(300ms));
-  for (auto& w : workers_)  // who was out of reach learns about it only afterwards
-    if (w->trouble_end() + 5s > world_.now()) w->out_of_reach(until + 5s);
+  pause_broker(until);
   world_.reach("machine suspended");
 }
 

@@ -36,6 +36,7 @@ class Simulation {
   void crash_worker();
   void crash_service();
   void pause_some();
+  void pause_broker(Duration until);
   void reset_some();
   void hole_some();
   void partition_some();
