@@ -1,4 +1,5 @@
-// dray_tasks_test: crash, witness and call.witness, which only a worker that allows test handlers loads.
+// dray_tasks_test: crash, witness and call.witness, which only a worker that allows test handlers
+// loads.
 //
 // crash    payload "mode" or "mode:ms" (1..9 digits):
 //          abort          calls abort()

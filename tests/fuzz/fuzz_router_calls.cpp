@@ -80,8 +80,9 @@ class World {
         return send(SessionId{client},
                     CallCancel{make_rows<CallIdRow>(std::vector<CallIdRow>{{some_call()}})});
       case 1:
-        return send(SessionId{client}, CallCredit{make_rows<CallCreditRow>(std::vector<CallCreditRow>{
-                                           {some_call(), in_.number(200)}})});
+        return send(SessionId{client},
+                    CallCredit{make_rows<CallCreditRow>(
+                        std::vector<CallCreditRow>{{some_call(), in_.number(200)}})});
       default:
         send(SessionId{client}, some_calls(client));
     }
@@ -148,7 +149,8 @@ class World {
     std::string bytes;
     for (uint64_t n = in_.below(4); n > 0; --n) {
       DoneRow row;
-      row.call = runs_.empty() || in_.below(12) == 0 ? in_.number(9) : runs_[in_.below(runs_.size())];
+      row.call =
+          runs_.empty() || in_.below(12) == 0 ? in_.number(9) : runs_[in_.below(runs_.size())];
       row.status = static_cast<uint8_t>(in_.below(7));
       row.flags = static_cast<uint16_t>(in_.below(4));
       row.run_us = static_cast<uint32_t>(in_.number(200) * 100);

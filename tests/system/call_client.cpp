@@ -155,7 +155,8 @@ class Load {
   uint64_t ended_ = 0, wrong_ = 0;
 };
 
-// --- streams ---------------------------------------------------------------------------------------
+// --- streams
+// ---------------------------------------------------------------------------------------
 
 struct Reading {
   dray::CallStream stream;
@@ -204,7 +205,9 @@ int streams(dray::Client& client, const Arguments& a) {
   }
   JsonLine json;
   json.add("streams", count).add("good", good).add("parts", got).add("out_of_order", wrong);
-  json.add("first_bad", first_bad).add("seconds", static_cast<double>(us_since(start)) / 1e6).print();
+  json.add("first_bad", first_bad)
+      .add("seconds", static_cast<double>(us_since(start)) / 1e6)
+      .print();
   return good == count ? 0 : 1;
 }
 
@@ -255,8 +258,8 @@ int hold(dray::Client& client, const Arguments& a) {
 int main(int argc, char** argv) {
   const Arguments a(argc, argv);
   const std::string verb = argc > 1 ? argv[1] : "";
-  auto client = dray::Client::connect({.endpoint = a.text("endpoint"),
-                                       .stream_window = a.number("window", size_t{64} << 10)});
+  auto client = dray::Client::connect(
+      {.endpoint = a.text("endpoint"), .stream_window = a.number("window", size_t{64} << 10)});
   if (!client) return std::fprintf(stderr, "%s\n", client.error().text().c_str()), 2;
   if (verb == "load") return Load(*client, a).run();
   if (verb == "streams") return streams(*client, a);

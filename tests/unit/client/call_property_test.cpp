@@ -34,6 +34,7 @@ struct Storm {
     o.seed = seed;
     o.calls.repeats_permille = 500;
     o.calls.bytes_max = 20'000;
+    o.calls.leaving = 10ms;  // they refuse with `draining` all the time
     return o;
   }
 
