@@ -249,6 +249,13 @@ void Links::tick_dialer(Port port, PortState& state, Time now) {
   say_hello(port, state, now);
 }
 
+// A listener learns that a connection is lost from what can not be sent there. A router wants to
+// know soon of its workers: calls wait for the ends of what they run.
+Duration Links::beat_of(const SessionInfo& peer) const {
+  const bool urgent = options_.role == Role::router && peer.role == Role::worker;
+  return urgent ? options_.beat / 4 : options_.beat;
+}
+
 void Links::tick(Time now, bool drained) {
   if (last_tick_ != Time{} && now - last_tick_ > options_.beat * 3 / 2) {
     Duration gap = now - last_tick_;
@@ -263,7 +270,7 @@ void Links::tick(Time now, bool drained) {
     if (drained && ports_[s.info.port].listening && now - s.heard >= options_.liveness &&
         !DRAY_MUTANT(silence_never_ends)) {
       dead.push_back(id);
-    } else if (now - s.spoke >= options_.beat) {
+    } else if (now - s.spoke >= beat_of(s.info)) {
       put(s.info.port, s.peer, encode(plain(s.wire_id), Beat{}));
       s.spoke = now;
     }
