@@ -14,6 +14,12 @@ Envelope plain(uint64_t session) {
   return e;
 }
 bool is_link_verb(Kind k) { return k >= Kind::hello && k <= Kind::who; }
+// A listener learns that a connection is lost from what can not be sent there. A router wants to
+// know soon of its workers: calls wait for the ends of what they run.
+Duration beat_of(const LinkOptions& own, const SessionInfo& peer) {
+  const bool urgent = own.role == Role::router && peer.role == Role::worker;
+  return urgent ? own.beat / 4 : own.beat;
+}
 }  // namespace
 
 const char* close_reason_name(CloseReason reason) {
@@ -249,13 +255,6 @@ void Links::tick_dialer(Port port, PortState& state, Time now) {
   say_hello(port, state, now);
 }
 
-// A listener learns that a connection is lost from what can not be sent there. A router wants to
-// know soon of its workers: calls wait for the ends of what they run.
-Duration Links::beat_of(const SessionInfo& peer) const {
-  const bool urgent = options_.role == Role::router && peer.role == Role::worker;
-  return urgent ? options_.beat / 4 : options_.beat;
-}
-
 void Links::tick(Time now, bool drained) {
   if (last_tick_ != Time{} && now - last_tick_ > options_.beat * 3 / 2) {
     Duration gap = now - last_tick_;
@@ -270,7 +269,7 @@ void Links::tick(Time now, bool drained) {
     if (drained && ports_[s.info.port].listening && now - s.heard >= options_.liveness &&
         !DRAY_MUTANT(silence_never_ends)) {
       dead.push_back(id);
-    } else if (now - s.spoke >= beat_of(s.info)) {
+    } else if (now - s.spoke >= beat_of(options_, s.info)) {
       put(s.info.port, s.peer, encode(plain(s.wire_id), Beat{}));
       s.spoke = now;
     }

@@ -125,7 +125,6 @@ class Links {
   void on_link_verb(Session& session, const Packet& packet, Envelope&& envelope, Time now);
   void say_hello(Port port, PortState& state, Time now);
   void drop(SessionId id, CloseReason reason);
-  Duration beat_of(const SessionInfo& peer) const;  // so long it may hear nothing from us
   void tick_dialer(Port port, PortState& state, Time now);
   Session* find(Port port, Peer peer);
   void put(Port port, Peer peer, Frames frames) {
