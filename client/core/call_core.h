@@ -55,7 +55,7 @@ struct CallCounters {
   uint64_t ended = 0;
   uint64_t messages = 0;  // CALLs
   uint64_t sent = 0;  // calls in them
-  uint64_t moved = 0;  // sent again: a router did not take it, another one may
+  uint64_t moved = 0;  // to be sent again: a router did not take it, another one may
   uint64_t repeated = 0;  // sent again after their session was lost
   uint64_t unbudgeted = 0;  // not repeated for want of budget
   uint64_t stray_rows = 0;  // rows that name no call in flight: late, repeated or foreign

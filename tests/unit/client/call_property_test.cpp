@@ -75,7 +75,8 @@ struct Storm {
       Known& k = calls.at(by_payload.at(c.payload));
       if (++k.taken > 1 && !(k.flags & kCallIdempotent)) FAIL("sent again, may have run");
       CHECK(c.row.deadline_us > 0);
-      CHECK(h.now.mono + std::chrono::microseconds(c.row.deadline_us) <= k.deadline + 1us);
+      const Time sent = h.sent_at.at(c.req);
+      CHECK(sent + std::chrono::microseconds(c.row.deadline_us) <= k.deadline + 1us);
       r->open.push_back(std::move(c));
     }
   }
