@@ -201,6 +201,13 @@ void CallCore::expire(Slot& s, Out& out) {
             routers_.empty() ? "not sent: no connection to a router" : "not sent: no credit", out);
 }
 
+Time CallCore::next_deadline() const {
+  Time at = std::min(due_.empty() ? kNever : due_[0].at, grant_at_);
+  for (const Router& r : routers_)
+    if (!waiting_.empty() && r.leaving_until != Time{}) at = std::min(at, r.leaving_until);
+  return at;
+}
+
 void CallCore::tick(Now now, Out& out) {
   while (!due_.empty() && due_[0].at <= now.mono) {
     uint64_t number = due_[0].number;
@@ -208,6 +215,8 @@ void CallCore::tick(Now now, Out& out) {
     due_.pop_back();
     if (Slot* s = find(number)) expire(*s, out);
   }
+  for (Router& r : routers_)
+    if (r.leaving_until <= now.mono) r.leaving_until = {};
   if (grant_at_ > now.mono) return;
   grant_at_ = kNever;
   grant_now_ = true;
@@ -239,13 +248,15 @@ void CallCore::on_row(Slot& s, const ReplyRow& row, Bytes bytes, Now now, Out& o
   if (how == CallEnd::rejected && !s.parted) {
     const auto code = static_cast<Errc>(row.code);
     if (code == Errc::draining) {
-      router(s.session)->leaving_until = now.mono + options_.leaving;
+      Time& until = router(s.session)->leaving_until;
+      until = std::max(until, now.mono + options_.leaving);
       if (s.unwanted) return end_local(s, CallEnd::cancelled, Errc::cancelled, {}, out);
-      if (go_elsewhere(s, options_.sends_max, now)) return;
+      if (move(s, options_.sends_max)) return;
     }
     // It may be young, and its workers not here yet.
     const bool knows_nobody = code == Errc::unknown_handler || code == Errc::no_replica;
-    if (knows_nobody && !s.unwanted && go_elsewhere(s, routers_.size(), now)) return;
+    const bool ask_another = knows_nobody && !s.unwanted && other_router(s.session, now);
+    if (ask_another && move(s, routers_.size())) return;
   }
   // A refusal speaks for this sending only.
   if (s.doubtful && says_not_executed(how) && !DRAY_MUTANT(call_refusal_counts))
@@ -253,10 +264,9 @@ void CallCore::on_row(Slot& s, const ReplyRow& row, Bytes bytes, Now now, Out& o
   end(s, row, std::move(bytes), out);
 }
 
-// Whatever it is: this sending was surely not executed. False: there is no other router for it.
-bool CallCore::go_elsewhere(Slot& s, uint64_t sends_max, Now now) {
+// Whatever it is: this sending was surely not executed. False: it was sent often enough.
+bool CallCore::move(Slot& s, uint64_t sends_max) {
   if (s.sends >= std::min<uint64_t>(sends_max, options_.sends_max)) return false;
-  if (!other_router(s.session, now)) return false;
   s.avoid = s.session;
   leave_flight(s);
   waiting_.push_front(s.number);
@@ -264,10 +274,10 @@ bool CallCore::go_elsewhere(Slot& s, uint64_t sends_max, Now now) {
   return true;
 }
 
-void CallCore::on_drain(SessionId from, Now now, Out& out) {
+void CallCore::on_drain(SessionId from, Out& out) {
   Router* const r = router(from);
   if (!r || DRAY_MUTANT(drained_not_heard)) return;
-  r->leaving_until = now.mono + options_.leaving;
+  r->leaving_until = kNever;
   const std::vector<uint64_t> sent = in_flight(from);
   for (auto it = sent.rbegin(); it != sent.rend(); ++it) {  // each goes to the front
     Slot& s = *find_sent(from, *it);
@@ -275,7 +285,7 @@ void CallCore::on_drain(SessionId from, Now now, Out& out) {
       end_local(s, CallEnd::unknown, Errc::outcome_unknown, kRouterLost, out);
     else if (s.unwanted)
       end_local(s, CallEnd::cancelled, Errc::cancelled, {}, out);
-    else if (!go_elsewhere(s, options_.sends_max, now))
+    else if (!move(s, options_.sends_max))
       end_local(s, CallEnd::rejected, Errc::draining, "the router is leaving", out);
   }
 }

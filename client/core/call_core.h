@@ -5,8 +5,10 @@
 // of its turn for the same handler and model, and ends with the router's row, with the session it
 // was sent in, or at its deadline, whichever comes first.
 //
-// *What may be sent again.* A call that was surely not executed (never sent, or refused because the
-// router is leaving or knows no replica) goes to another router whatever it is. One that may have
+// *What may be sent again.* A call that was surely not executed goes to another router whatever it
+// is: refused because the router is leaving, it waits for one that is not, as calls do while there
+// is none at all; refused because no replica is known, only if there is another one to ask. Nothing
+// is sent to a router that has said DRAIN: it would be lost with the session. A call that may have
 // been executed (its session was lost) is repeated only if it is idempotent, nothing of its reply
 // was given out, and the budget allows: 10 % of all calls, so that a failing fleet is not buried
 // under repeats. From then on nothing but a reply or a failure tells what became of it: a later
@@ -53,7 +55,7 @@ struct CallCounters {
   uint64_t ended = 0;
   uint64_t messages = 0;  // CALLs
   uint64_t sent = 0;  // calls in them
-  uint64_t moved = 0;  // sent again: a router did not take it, another one may
+  uint64_t moved = 0;  // to be sent again: a router did not take it, another one may
   uint64_t repeated = 0;  // sent again after their session was lost
   uint64_t unbudgeted = 0;  // not repeated for want of budget
   uint64_t stray_rows = 0;  // rows that name no call in flight: late, repeated or foreign
@@ -69,13 +71,13 @@ class CallCore {
   void on_close(SessionId id, Now now, Out& out);
   void on_reply(SessionId from, Reply&& reply, Now now, Out& out);
   // What has no end yet was not taken by this router, and nothing will be.
-  void on_drain(SessionId from, Now now, Out& out);
+  void on_drain(SessionId from, Out& out);
   // A CALL that the router could not read; `req` is that of the message.
   void on_reject(SessionId from, uint64_t req, const Reject& reject, Out& out);
   static bool is_call_req(uint64_t req) { return (req & kReqMark) != 0; }
   void tick(Now now, Out& out);
   void end_turn(Now now, Out& out);  // everything is sent here
-  Time next_deadline() const { return std::min(due_.empty() ? kNever : due_[0].at, grant_at_); }
+  Time next_deadline() const;
 
   // Returns the call's number. Its end may already be in `out` on return (no room).
   uint64_t start(CallCmd&& cmd, Now now, Out& out);
@@ -133,7 +135,7 @@ class CallCore {
     CreditTaker credit;
     size_t in_flight = 0;
     uint64_t chosen = 0;  // stamp of the last choice, so that equals take turns
-    Time leaving_until{};
+    Time leaving_until{};  // nothing is sent to it so long; kNever: it said DRAIN
     std::vector<uint64_t> cancels;  // numbers of sendings
     RowsBuilder<CallCreditRow> grants;
   };
@@ -167,7 +169,7 @@ class CallCore {
   void expire(Slot& s, Out& out);
   void leave_flight(Slot& s);
   std::vector<uint64_t> in_flight(SessionId id) const;
-  bool go_elsewhere(Slot& s, uint64_t sends_max, Now now);
+  bool move(Slot& s, uint64_t sends_max);
   bool may_repeat(const Slot& s, Now now);
   bool other_router(SessionId not_this, Now now) const;
   void lose(Slot& s, Now now, Out& out, std::vector<uint64_t>& again);

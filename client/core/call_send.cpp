@@ -36,17 +36,15 @@ bool CallCore::other_router(SessionId not_this, Now now) const {
   });
 }
 
-// The router with the fewest calls in flight, of those with credit; equals take turns. The one to
-// avoid is taken if no other has credit. One that is leaving counts only if all are: then its
-// refusal is the truth to tell.
+// The router with the fewest calls in flight, of those with credit that are not leaving; equals
+// take turns. The one to avoid is taken if no other has credit.
 CallCore::Router* CallCore::choose(SessionId avoid, Now now) {
   Router* best = nullptr;
-  bool all_leave = !other_router(SessionId::none, now);
   auto rank = [avoid](const Router& r) {
     return std::tuple(r.info.id == avoid, r.in_flight, r.chosen);
   };
   for (Router& r : routers_) {
-    if (r.credit.available() == 0 || (r.leaving_until > now.mono && !all_leave)) continue;
+    if (r.credit.available() == 0 || r.leaving_until > now.mono) continue;
     if (!best || rank(r) < rank(*best)) best = &r;
   }
   if (best) best->chosen = ++choices_;

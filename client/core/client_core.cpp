@@ -303,7 +303,7 @@ void ClientCore::on_message(SessionId from, const Envelope& envelope, Message&& 
   if (auto* calls = std::get_if<Reply>(&message))
     calls_.on_reply(from, std::move(*calls), now, out);
   if (const auto* drain = std::get_if<Drain>(&message); drain && drain->on)
-    calls_.on_drain(from, now, out);
+    calls_.on_drain(from, out);
   auto* reject = std::get_if<Reject>(&message);
   if (reject && CallCore::is_call_req(envelope.req))
     return calls_.on_reject(from, envelope.req, *reject, out);

@@ -73,7 +73,7 @@ def attack(cluster, report):
                  f"the good client made {out['calls']} calls: {out['ends']} {out['first_bad']}")
     met = finish(victim)
     report.check(met["without_end"] == met["ended_twice"] == 0,
-                 f"who called the lying worker got one end for each of {met['calls']} calls: {met['ends']}")
+                 f"who called the lying worker got one end for each of {met['calls']} calls: {met['ends']} {met['first_bad']}")
     state = wait_for(lambda: left_nothing(cluster), 20, "the router to be empty")
     report.check(state["calls"] == state["call_bytes"] == 0, "no call is left at the router")
     report.fact(good_calls=out["calls"], slowest_ms=out["max_ms"], seed=SEED)

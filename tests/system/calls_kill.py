@@ -20,6 +20,7 @@ WORKERS = 3
 SLOTS = 6
 US_PER_CALL = 2000
 UNKNOWN_WITHIN_S = 1 if LONG else 3
+DEADLINE_S, SLACK_S = 10, 3
 
 Call = collections.namedtuple("Call", "id idempotent start_us end_us end code attempts")
 
@@ -41,6 +42,15 @@ def kill_workers(cluster, rng):
     return kills
 
 
+def is_at_rest(cluster):
+    """Nothing is open, and every worker may be sent at least as much as it runs at once."""
+    router, d = cluster.state("router"), cluster.deployment("call.witness")
+    replicas = d["replica_list"]
+    return (router["calls"] == router["call_bytes"] == d["queued"] == d["ongoing_calls"]
+            == d["ongoing_batches"] == 0 and len(replicas) == WORKERS
+            and all(r["ongoing"] == 0 and r["credit"] >= SLOTS for r in replicas))
+
+
 def judge(report, calls, runs, kills):
     """calls: Call of every call; runs: how often each id was executed."""
     by_end = collections.Counter((c.end, c.idempotent) for c in calls)
@@ -51,6 +61,9 @@ def judge(report, calls, runs, kills):
     report.check(all(not c.idempotent for c in lost) and set(by_end) <= {
         ("reply", True), ("reply", False), ("unknown", False)},
         f"every idempotent call succeeded, every other one too or ended as unknown: {dict(by_end)}")
+    longest = max(c.end_us - c.start_us for c in calls) / 1e6
+    report.check(longest <= DEADLINE_S + SLACK_S,
+                 f"no call ended after its deadline, the slowest took {longest:.2f} of {DEADLINE_S} s")
     report.check(all(runs[c.id] >= 1 for c in calls if c.end == "reply"), "every reply was a run")
     late = [min((c.end_us - at for _, at in kills if at <= c.end_us), default=None) for c in lost]
     report.check(all(us is not None and us <= UNKNOWN_WITHIN_S * 1e6 for us in late),
@@ -68,7 +81,8 @@ def main():
         witness, log = cluster.dir / "witness.log", cluster.dir / "calls.log"
         stop = cluster.dir / "stop"
         load = cluster.start_calls("load", "--witness", witness, "--us", US_PER_CALL, "--rate", RATE,
-                                   "--until", stop, "--idempotent", 500, "--log", log)
+                                   "--until", stop, "--idempotent", 500, "--log", log,
+                                   "--deadline", DEADLINE_S * 1000)
         time.sleep(0.5)
         kills = kill_workers(cluster, rng)
         time.sleep(0.5)
@@ -78,6 +92,8 @@ def main():
                      f"each of {out['calls']} calls ended once: {out['ends']}, idempotent {out['idempotent']}")
         runs = collections.Counter(line.split()[0] for line in witness.read_text().splitlines())
         judge(report, read_calls(log), runs, kills)
+        wait_for(lambda: is_at_rest(cluster), 30, "nothing to be open, and full credit")
+        report.check(True, "afterwards nothing is open and the credit of every worker is full")
         retries = cluster.deployment("call.witness")["retries"]
         report.check(retries <= out["calls"] / 10, f"{retries} repeats, at most 10 % of the calls")
         report.fact(kills=len(kills), calls=out["calls"], retries=retries, p50_ms=out["p50_ms"],

@@ -26,6 +26,14 @@ constexpr uint64_t kHuge[] = {0,          1,          4096,           uint64_t{1
                               1ull << 32, 1ull << 63, UINT64_MAX - 1, UINT64_MAX};
 uint64_t absurd(Rng& rng) { return kHuge[rng.below(std::size(kHuge))]; }
 
+// Nothing that ends the session: it should go on.
+Message random_of_session(Rng& rng) {
+  Message m = random_message(rng);
+  const bool ends = std::holds_alternative<Bye>(m) || std::holds_alternative<Who>(m) ||
+                    std::holds_alternative<Welcome>(m) || std::holds_alternative<Hello>(m);
+  return ends ? Message(Beat{}) : m;
+}
+
 std::string reject_text(const Reject& r) {
   return "refused: " + std::string(errc_name(errc_from_number(r.code).value_or(Errc::ok)));
 }
@@ -137,7 +145,7 @@ class Wishes {
       hear(&answer);
       if (answer.empty() || !first) continue;
       first = false;
-      until = std::min(until, SteadyClock::now() + 100ms);
+      until = std::min(until, SteadyClock::now() + 30ms);
     }
     json_.add(title, answer.empty() ? std::string("silence") : answer);
   }
@@ -213,8 +221,8 @@ class Evil {
       for (size_t i = 0; run && i < run->rows.size(); ++i) answer(run->rows[i].call, rows);
     });
     if (!rows.empty()) tell(rows);
-    if (rng_.below(50) == 0) send(Drain{rng_.below(2) == 0});
-    if (rng_.below(50) == 0) send(random_message(rng_));
+    if (rng_.below(draining_ ? 10 : 100) == 0) send(Drain{draining_ = !draining_});
+    if (rng_.below(50) == 0) send(random_of_session(rng_));
   }
   // One answer, several, or none; about this call or another.
   void answer(uint64_t call, std::vector<DoneRow>& rows) {
@@ -235,6 +243,7 @@ class Evil {
   RawPeer peer_;
   Rng rng_;
   uint64_t seconds_, req_ = 0, runs_ = 0, said_ = 0;
+  bool draining_ = false;
   std::map<std::string, uint64_t> rejects_;
 };
 
@@ -317,16 +326,10 @@ class FalseRouter {
       case 2:
         return say(to, Drain{rng_.below(2) == 0});
       case 3:
-        return say(to, rng_.below(10) ? Message(Beat{}) : quiet(random_message(rng_)));
+        return say(to, rng_.below(10) ? Message(Beat{}) : random_of_session(rng_));
       default:
         return say(to, some_run());
     }
-  }
-  // Nothing that ends the session: it should go on.
-  static Message quiet(Message m) {
-    const bool ends = std::holds_alternative<Bye>(m) || std::holds_alternative<Who>(m) ||
-                      std::holds_alternative<Welcome>(m) || std::holds_alternative<Hello>(m);
-    return ends ? Message(Beat{}) : std::move(m);
   }
   uint64_t some() { return 1 + rng_.below(200); }
   // Some of them can be executed: what comes of it is nobody's business here.

@@ -409,9 +409,9 @@ class Client {
   Expected<Group> group(std::span<const Id> ids, Millis timeout = kDefaultTimeout);
   Group open_group(Id id);
 
-  // Calls: no disk, no broker, an answer by the deadline at the latest. A call that is `rejected`
-  // because one router is leaving or lost is sent to another one by itself.
-  // Blocks until the end.
+  // Calls: no disk, no broker, an answer by the deadline at the latest. A call that a router did
+  // not take because it is leaving goes to another one by itself, or waits for one. Blocks until
+  // the end.
   CallOutcome call(std::string_view handler, std::string_view payload,
                    const CallOptions& options = {});
   // `f` is called exactly once, on the client's thread (or here, if the arguments are refused or

@@ -28,6 +28,7 @@ struct CallHarness {
   std::map<uint64_t, CallEvent> ends;  // by number of the call
   std::map<uint64_t, std::string> parts;
   std::vector<Send> sends;
+  std::map<uint64_t, Time> sent_at;  // CALLs, by req
 
   SessionId open(Port port = 0, uint64_t granted = 1'000) {
     SessionInfo info;
@@ -96,7 +97,10 @@ struct CallHarness {
       else
         ends.emplace(number, std::move(e));
     }
-    for (Send& s : out.now) sends.push_back(std::move(s));
+    for (Send& s : out.now) {
+      if (std::holds_alternative<Call>(s.message)) sent_at[s.req] = now.mono;
+      sends.push_back(std::move(s));
+    }
     out.clear();
     core.check();
   }

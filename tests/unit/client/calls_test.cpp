@@ -421,9 +421,19 @@ TEST_CASE("what a leaving router did not take goes to another one, in order") {
   }
   SECTION("no other router") {
     h.say(a, Drain{true});
-    h.turn();
-    CHECK(h.end_of(first) == CallEnd::rejected);
-    CHECK(h.code_of(first) == Errc::draining);
+    h.call("third");  // would be lost with the session
+    CHECK(h.sent().empty());
+    h.advance(1s);
+    CHECK(h.sent().empty());
+    h.close(a);
+    h.open(0);  // its successor
+    auto again = h.sent();
+    REQUIRE(again.size() == 3);
+    CHECK(again[0].handler == "first");
+    CHECK(again[1].handler == "second");
+    CHECK(again[2].handler == "third");
+    h.answer(again[0], CallEnd::reply);
+    CHECK(h.end_of(first) == CallEnd::reply);
   }
   CHECK(h.end_of(gone) == CallEnd::cancelled);
 }
@@ -444,18 +454,42 @@ TEST_CASE("a router that knows no replica is not the last word while there is an
   CHECK(h.code_of(call) == code);
 }
 
-TEST_CASE("refused because all routers leave: that is the answer") {
+TEST_CASE("refused because all routers leave: it waits for one that does not") {
   CallHarness h;
-  h.open(0);
-  uint64_t call = h.call();
+  SessionId a = h.open(0);
+  uint64_t call = h.call("x", 20s);
   h.answer(h.sent()[0], CallEnd::rejected, Errc::draining);
-  CHECK(h.end_of(call) == CallEnd::rejected);
-  CHECK(h.code_of(call) == Errc::draining);
-  uint64_t next = h.call();  // asked all the same: the refusal is news
-  auto sent = h.sent();
-  REQUIRE(sent.size() == 1);
-  h.answer(sent[0], CallEnd::rejected, Errc::draining);
-  CHECK(h.end_of(next) == CallEnd::rejected);
+  uint64_t next = h.call("y", 20s);
+  CHECK(h.sent().empty());
+  SECTION("another one comes") {
+    SessionId b = h.open(1);
+    auto again = h.sent();
+    REQUIRE(again.size() == 2);
+    for (size_t i = 0; i < 2; ++i) {
+      CHECK(again[i].to == b);
+      h.answer(again[i], CallEnd::reply);
+    }
+    CHECK(h.end_of(call) == CallEnd::reply);
+    CHECK(h.end_of(next) == CallEnd::reply);
+  }
+  SECTION("none comes: it is asked again, three times in all") {
+    for (int i = 0; i < 2; ++i) {
+      h.advance(5s);
+      auto again = h.sent();
+      REQUIRE(again.size() >= 1);
+      for (const auto& c : again) {
+        CHECK(c.to == a);
+        h.answer(c, CallEnd::rejected, Errc::draining);
+      }
+    }
+    CHECK(h.end_of(call) == CallEnd::rejected);
+    CHECK(h.code_of(call) == Errc::draining);
+  }
+  SECTION("none comes by the deadline") {
+    h.say(a, Drain{true});
+    h.advance(20s);
+    CHECK(h.end_of(call) == CallEnd::expired);
+  }
 }
 
 TEST_CASE("calls go to the router with the fewest of them in flight") {
