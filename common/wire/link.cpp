@@ -262,7 +262,6 @@ void Links::tick(Time now, bool drained) {
       if (!DRAY_MUTANT(stop_not_given_back)) s.heard = std::min(s.heard + gap, now);
   }
   last_tick_ = now;
-  for (Port port : dialing_) tick_dialer(port, ports_[port], now);
   std::vector<SessionId> dead;
   bool waits_for_input = false;
   for (SessionId id : order_) {
@@ -280,6 +279,7 @@ void Links::tick(Time now, bool drained) {
   }
   for (SessionId id : dead)
     drop(id, sessions_.at(id).unreachable ? CloseReason::unreachable : CloseReason::timeout);
+  for (Port port : dialing_) tick_dialer(port, ports_[port], now);
   next_tick_ = waits_for_input ? now : now + options_.beat / 4;
   for (Port port : dialing_)
     if (ports_[port].session == SessionId::none)
@@ -289,7 +289,7 @@ void Links::tick(Time now, bool drained) {
 void Links::on_unreachable(Port port, Peer peer, Time now) {
   Session* s = find(port, peer);
   PortState& state = ports_[port];
-  if (s && state.listening && !DRAY_MUTANT(unreachable_at_once))
+  if (s && !DRAY_MUTANT(unreachable_at_once))
     s->unreachable = true;
   else if (s)
     drop(s->info.id, CloseReason::unreachable);

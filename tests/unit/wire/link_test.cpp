@@ -83,3 +83,26 @@ TEST_CASE("what a peer said before it became unreachable is read before its sess
   CHECK(router.events[1].reason == CloseReason::unreachable);
   CHECK(router.size() == 0);
 }
+
+TEST_CASE("a dialer too reads what is there before it ends an unreachable session") {
+  const Time now = Time(100s);
+  Links client({Role::client, "c", {1, 1}});
+  client.dial(kPort, Role::router);
+  Links router({Role::router, "r", {7, 1'000'001}});
+  router.listen(kPort);
+  REQUIRE(settle(client, router, 5, now) != SessionId::none);
+  router.send(first_client(router), Envelope{}, Drain{true}, now);
+  Packet last = std::move(router.packets.at(0));
+
+  client.on_unreachable(kPort, 0, now);
+  client.tick(now, false);
+  CHECK(client.events.empty());
+  CHECK(client.packets.empty());  // no HELLO before that
+  client.on_packet({kPort, 0, std::move(last.frames)}, now);
+  REQUIRE(client.events.size() == 1);
+  CHECK(client.events[0].type == LinkEvent::Type::message);
+  client.tick(now, true);
+  REQUIRE(client.events.size() == 2);
+  CHECK(client.events[1].reason == CloseReason::unreachable);
+  CHECK(client.packets.size() == 1);
+}
