@@ -47,9 +47,10 @@ uint32_t CallLane::idle_besides(const Deployment& d, uint32_t worker) const {
 }
 
 // Models: a replica that has the key's model or is loading it is worth a short wait, so that a
-// model is loaded once and not everywhere; but never longer than the call can bear.
+// model is loaded once and not everywhere; but never longer than the call can bear. Calls without a
+// key need no model: any replica will do.
 uint32_t CallLane::choose(Deployment& d, KeyQueue& q, Now now) {
-  if (d.max_models == 0) return best_of(d.replicas);
+  if (d.max_models == 0 || q.name.empty()) return best_of(d.replicas);
   const uint32_t home = best_of(q.homes);
   if (home != kNoSlot) return home;
   uint32_t best = kNoSlot;
@@ -73,8 +74,8 @@ uint32_t CallLane::choose(Deployment& d, KeyQueue& q, Now now) {
 // Newest first; what falls out at the end is what the replica unloads.
 void CallLane::use_model(uint32_t replica, uint32_t key) {
   Replica& r = replicas_[replica];
-  if (r.offer.max_models == 0) return;
   Deployment& d = *deployments_[r.deployment];
+  if (r.offer.max_models == 0 || d.keys[key].name.empty()) return;
   auto it = std::find(r.models.begin(), r.models.end(), key);
   if (it != r.models.end()) {
     std::rotate(r.models.begin(), it, it + 1);

@@ -23,13 +23,13 @@ Time CallLane::free_at(const Replica& r, Now now) const {
   Time first = kNever;
   for (BatchIndex i : r.ongoing) {
     const BatchRecord& b = table_.batch(i);
-    first = std::min(first, std::max(now.mono, b.sent + d.takes(b.items)));
+    first = std::min(first, std::max(now.mono, b.sent + d.may_take(b.items)));
   }
   const size_t queued = r.ongoing.size() - lanes(r);
   const double rounds = static_cast<double>(queued) / static_cast<double>(lanes(r));
   const double items = table_.batch(r.ongoing.back()).items;
   return first +
-         Duration(static_cast<int64_t>(rounds * static_cast<double>(d.takes(items).count())));
+         Duration(static_cast<int64_t>(rounds * static_cast<double>(d.may_take(items).count())));
 }
 
 // Of the replica that is free first. Computed once a turn, or again when something changed.
@@ -59,8 +59,8 @@ Time CallLane::predict(Deployment& d, const CallRow& row, Now now) {
     const double batches = std::floor(static_cast<double>(ahead) / full);
     const double own = batches > 0 ? full : std::min(full, static_cast<double>(ahead) + row.items);
     const double rounds = batches / static_cast<double>(std::max<size_t>(1, d.lanes));
-    const auto before = static_cast<double>(d.takes(full).count()) * rounds;
-    return free_at(d, now) + Duration(static_cast<int64_t>(before)) + d.takes(own);
+    const auto before = static_cast<double>(d.may_take(full).count()) * rounds;
+    return free_at(d, now) + Duration(static_cast<int64_t>(before)) + d.may_take(own);
   };
   const Time behind_all = finish_behind(d.tally.total());
   if (behind_all <= deadline || (d.queued == 0 && probe_due(d, now)))

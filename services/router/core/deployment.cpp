@@ -77,8 +77,11 @@ uint32_t Deployment::target(Duration budget) const {
 
 Duration Deployment::takes(double items) const {
   if (!line.ready()) return Duration::zero();
-  return Duration(
-      static_cast<int64_t>((line.guarded_us(items) + wire_us + others_us + others_dev_us) * 1000));
+  return Duration(static_cast<int64_t>((line.guarded_us(items) + wire_us + others_us) * 1000));
+}
+
+Duration Deployment::may_take(double items) const {
+  return takes(items) + Duration(static_cast<int64_t>(others_dev_us * 1000));
 }
 
 }  // namespace dray

@@ -101,7 +101,9 @@ struct Deployment {
   void note_wait(double wait_us);
 
   uint32_t target(Duration budget) const;  // items of the batch to aim for
-  Duration takes(double items) const;  // there, running, and back; 0 while nothing is known
+  // There, waiting for others, running, and back; 0 while nothing is known.
+  Duration takes(double items) const;
+  Duration may_take(double items) const;  // also when others take longer than usual
 };
 
 }  // namespace dray

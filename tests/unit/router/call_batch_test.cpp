@@ -383,3 +383,14 @@ TEST_CASE("hedges are two of a hundred calls at most, after a small reserve") {
   }
   CHECK(b.totals().hedges == 2);
 }
+
+TEST_CASE("calls without a model key go to any replica, however many models it may have") {
+  CallBench b;
+  const SessionId ann = b.client();
+  HandlerOffer o = offer_of("h");
+  o.max_models = 1;
+  const SessionId v = b.worker(20, {o}), w = b.worker(21, {o});
+  for (uint64_t i = 1; i <= 2; ++i) b.call(ann, {.call = i});
+  CHECK(b.runs(v) == 1);
+  CHECK(b.runs(w) == 1);
+}
