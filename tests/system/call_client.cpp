@@ -104,7 +104,7 @@ class Load {
     c.end = o.end;
     c.code = o.code;
     c.attempts = o.times.attempts;
-    if (!o.ok()) c.text = o.text();
+    if (!o.ok()) c.text = o.text().substr(0, 200);
     if (o.ok() && o.bytes != (handler_ == "echo" ? prefix_ : "") + std::to_string(id)) ++wrong_;
     if (++ended_ == calls_.size()) done_.notify_one();
   }
