@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -25,6 +26,7 @@ constexpr size_t kTurnInputsMax = 256;  // packets per turn
 constexpr size_t kTurnBytesMax = 16 * 1024 * 1024;  // bytes per turn
 constexpr Duration kSafetyTick = 100ms;  // longest sleep
 constexpr Duration kFlushLimit = 200ms;  // for the last messages of a process
+constexpr Duration kReadTime = 100ms;  // for those who dialed to read them
 
 struct HostOptions {
   LinkOptions link;
@@ -260,12 +262,16 @@ class Host {
   void say_goodbye() {
     Now now = read_clock();
     Time until = now.mono + kFlushLimit;
+    const bool has_hearers = !options_.listen.empty() && links_.size() > 0;
     links_.close_all(now.mono);
     flush(now);
     while (ports_.has_pending() && read_clock().mono < until) {
       ports_.wait(Duration(1ms), wake_);
       ports_.retry();
     }
+    // With ZMQ_IMMEDIATE a dialer loses what waits in its socket when the connection ends: replies
+    // to calls and the DRAIN that says which ones were not taken.
+    if (has_hearers) std::this_thread::sleep_for(kReadTime);
   }
 
   void run_posts(Now now) {

@@ -46,7 +46,14 @@ ANSWERS = {
 }
 
 
+def is_settled(cluster):
+    """A router that has just started does not say yet that nobody ever offered a handler."""
+    out = finish(cluster.start_calls("load", "--handler", "nobody", "--rate", 10, "--seconds", 0.1))
+    return "unknown_handler" in out["first_bad"]
+
+
 def impossible_wishes(cluster, report):
+    wait_for(lambda: is_settled(cluster), 30, "the router to know its workers")
     answers = finish(cluster.start_hostile("client"))
     for title, answer in ANSWERS.items():
         report.check(answers[title] == answer, f"{title} -> {answers[title]}")

@@ -17,6 +17,15 @@ struct DrainingCore : EchoCore {
   std::atomic<bool> finished{false};
 };
 
+// Says something to whom it knows when it begins to drain, and is done at once.
+struct LastWordsCore : EchoCore {
+  static constexpr int kWords = 3;
+  void begin_drain(Now, Lanes& out) {
+    Envelope e;
+    for (int i = 0; i < kWords; ++i) out.now.push_back(reply_to(last, e, Ok{}));
+  }
+};
+
 struct FailingDurable {
   template <class Out>
   Status persist(Out&) {
@@ -72,6 +81,23 @@ TEST_CASE("host end: drains first, begins once") {
   REQUIRE(wait_for([&] { return loop.done.load(); }, 1s));
   CHECK(loop.status);
   CHECK(loop.core.begun == 1);
+}
+
+TEST_CASE("host end: last words are read before the connection ends") {
+  for (int round = 0; round < 20; ++round) {
+    const std::string endpoint = fresh_ipc();
+    auto client = dialer(endpoint);
+    std::atomic<int> words{0};
+    client->core.on_answer = [&](SessionId, const Envelope&, Message&, Lanes&) { ++words; };
+    {
+      Loop<LastWordsCore, NoDurable> loop(options_for(endpoint));
+      REQUIRE(client->start());
+      REQUIRE(wait_for([&] { return client->core.opened == 1; }, 5s));
+    }
+    REQUIRE(wait_for([&] { return client->core.closed == 1; }, 5s));
+    CHECK(client->core.reason == CloseReason::bye);
+    CHECK(words == LastWordsCore::kWords);
+  }
 }
 
 TEST_CASE("host end: the drain has a time limit") {
