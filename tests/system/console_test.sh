@@ -172,6 +172,8 @@ calls() {
   check 0 call echo hello --count 2000 --concurrency 16 "$@" && out '2 000 replies'
   check 0 call echo hello --count 500 -o json "$@" && json 'd["replies"] == 500 and d["p99_us"] >= d["p50_us"] > 0'
   check 0 call stream.count 3:20 --stream -o json "$@" && json 'len(d["parts"]) == 3'
+  # In its first seconds a router does not know yet what is not there.
+  for _ in {1..50}; do [[ $("$BIN/dray" call no.such.handler x "$@" 2>&1) == *no_replica* ]] || break; sleep 0.1; done
   check 3 call no.such.handler x "$@" && err 'unknown_handler' && err 'dray deployments'
   check 1 call fail final:boom "$@" && err 'boom'
   check 4 call sleep 3000 --deadline 300ms "$@" && err 'idempotent|deadline'
