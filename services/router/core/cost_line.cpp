@@ -11,6 +11,9 @@ void CostLine::add(uint32_t items, double run_us) {
   ++batches_;
   if (batches_ <= kIgnored) return;
   const double n = items;
+  // What stood still for a moment (a stop, a page fault, a worker that lies) says little about the
+  // next batch; what has become slow for good is still learned, in some batches more.
+  if (batches_ > kIgnored + 1) run_us = std::min(run_us, kOutlier * std::max(us(n), 1.0));
   w_ = w_ * kForget + 1;
   n_ = n_ * kForget + n;
   nn_ = nn_ * kForget + n * n;

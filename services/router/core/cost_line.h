@@ -25,6 +25,7 @@ class CostLine {
  private:
   static constexpr uint64_t kIgnored = 3;  // first batches: loading, warming caches
   static constexpr double kForget = 0.98;
+  static constexpr double kOutlier = 4;  // a batch counts for at most so many times the expected
   void solve();
 
   // Sums weighted by age. Unlike the usual recursion over a covariance they do not blow up when all

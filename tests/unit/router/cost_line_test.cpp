@@ -41,6 +41,15 @@ TEST_CASE("the guard grows with what the line does not explain, within bounds") 
   CHECK(line.guard() <= 4.01);
 }
 
+TEST_CASE("some stalls move the line little, a change for good is learned") {
+  CostLine line;
+  for (int i = 0; i < 400; ++i) line.add(1, 2000);
+  for (int i = 0; i < 12; ++i) line.add(1, 300'000);  // all slots stood still once
+  CHECK(line.guarded_us(1) < 12'000);
+  for (int i = 0; i < 400; ++i) line.add(1, 40'000);
+  CHECK(line.us(1) == Approx(40'000).epsilon(0.02));
+}
+
 TEST_CASE("the target fits the budget, and is at most half as much again as was tried") {
   CostLine line;
   CHECK(line.target(128, 1e6) == 1);
