@@ -222,12 +222,12 @@ class Host {
   void sleep() {
     Duration timeout = Duration::zero();
     if (!again_ && ports_.drained()) {
-      Now now = read_clock();
-      timeout = std::min(turn_.next_deadline() - now.mono, kSafetyTick);
-      if (turn_.next_deadline() <= now.mono) timeout = Duration::zero();
-      if (stopping_) timeout = std::min(timeout, std::max(drain_until_ - now.mono, Duration(1ms)));
+      const Time now = read_mono();
+      timeout = std::min(turn_.next_deadline() - now, kSafetyTick);
+      if (turn_.next_deadline() <= now) timeout = Duration::zero();
+      if (stopping_) timeout = std::min(timeout, std::max(drain_until_ - now, Duration(1ms)));
       if (ports_.has_pending()) timeout = std::min(timeout, retry_delay());
-      if (now.mono - active_ < options_.spin) timeout = Duration::zero();
+      if (now - active_ < options_.spin) timeout = Duration::zero();
     }
     if (ports_.wait(timeout, wake_)) counters_.wakeups.fetch_add(1, std::memory_order_relaxed);
   }
@@ -248,7 +248,7 @@ class Host {
       core_.begin_drain(now, turn_.out());
   }
   bool may_leave() {
-    if (read_clock().mono >= drain_until_) return true;
+    if (read_mono() >= drain_until_) return true;
     if (again_) return false;
     if constexpr (requires(Core & c) {
                     { c.drained() } -> std::convertible_to<bool>;
@@ -265,7 +265,7 @@ class Host {
     const bool has_hearers = !options_.listen.empty() && links_.size() > 0;
     links_.close_all(now.mono);
     flush(now);
-    while (ports_.has_pending() && read_clock().mono < until) {
+    while (ports_.has_pending() && read_mono() < until) {
       ports_.wait(Duration(1ms), wake_);
       ports_.retry();
     }

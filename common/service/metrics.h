@@ -64,6 +64,13 @@ class Histogram {
 // before for another kind, is a bug of ours and aborts. Thread-safe.
 Counter& counter(std::string_view name, std::string_view help, const MetricLabels& labels = {});
 Gauge& gauge(std::string_view name, std::string_view help, const MetricLabels& labels = {});
+// For what a core counts itself, without labels.
+inline void export_total(std::string_view name, std::string_view help, uint64_t total) {
+  counter(name, help).set_total(total);
+}
+inline void export_level(std::string_view name, std::string_view help, uint64_t level) {
+  gauge(name, help).set(static_cast<double>(level));
+}
 Histogram& histogram(std::string_view name, std::string_view help, std::span<const double> bounds,
                      const MetricLabels& labels = {});
 

@@ -266,11 +266,14 @@ void Links::tick(Time now, bool drained) {
   bool waits_for_input = false;
   for (SessionId id : order_) {
     Session& s = sessions_.at(id);
+    const bool unreachable = s.unreachable_at != kNever;
     const bool silent = ports_[s.info.port].listening && now - s.heard >= options_.liveness &&
                         !DRAY_MUTANT(silence_never_ends);
-    if (drained && (silent || s.unreachable)) {
+    // Others may say so much that never everything is read.
+    const bool waited = unreachable && now - s.unreachable_at >= options_.beat / 4;
+    if (waited || (drained && (silent || unreachable))) {
       dead.push_back(id);
-    } else if (s.unreachable) {
+    } else if (unreachable) {
       waits_for_input = true;
     } else if (now - s.spoke >= beat_of(options_, s.info)) {
       put(s.info.port, s.peer, encode(plain(s.wire_id), Beat{}));
@@ -278,7 +281,8 @@ void Links::tick(Time now, bool drained) {
     }
   }
   for (SessionId id : dead)
-    drop(id, sessions_.at(id).unreachable ? CloseReason::unreachable : CloseReason::timeout);
+    drop(id, sessions_.at(id).unreachable_at != kNever ? CloseReason::unreachable
+                                                       : CloseReason::timeout);
   for (Port port : dialing_) tick_dialer(port, ports_[port], now);
   next_tick_ = waits_for_input ? now : now + options_.beat / 4;
   for (Port port : dialing_)
@@ -290,7 +294,7 @@ void Links::on_unreachable(Port port, Peer peer, Time now) {
   Session* s = find(port, peer);
   PortState& state = ports_[port];
   if (s && !DRAY_MUTANT(unreachable_at_once))
-    s->unreachable = true;
+    s->unreachable_at = std::min(s->unreachable_at, now);
   else if (s)
     drop(s->info.id, CloseReason::unreachable);
   if (!state.listening) state.hello_at = now;
@@ -299,7 +303,7 @@ void Links::on_unreachable(Port port, Peer peer, Time now) {
 
 void Links::send(SessionId to, Envelope envelope, const Message& message, Time now) {
   auto it = sessions_.find(to);
-  if (it == sessions_.end() || it->second.unreachable) return;
+  if (it == sessions_.end() || it->second.unreachable_at != kNever) return;
   envelope.session = it->second.wire_id;
   it->second.spoke = now;
   put(it->second.info.port, it->second.peer, encode(envelope, message));
@@ -307,7 +311,7 @@ void Links::send(SessionId to, Envelope envelope, const Message& message, Time n
 
 void Links::forward(SessionId to, const Envelope& envelope, const Frames& frames, Time now) {
   auto it = sessions_.find(to);
-  if (it == sessions_.end() || it->second.unreachable) return;
+  if (it == sessions_.end() || it->second.unreachable_at != kNever) return;
   Envelope e = envelope;
   e.session = it->second.wire_id;
   auto out = with_envelope(frames, e);

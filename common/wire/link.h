@@ -106,7 +106,7 @@ class Links {
     uint64_t connect_no = 0;
     Time heard{};
     Time spoke{};
-    bool unreachable = false;  // it ends when all that the peer said before was read
+    Time unreachable_at = kNever;  // since then it waits until all that the peer said was read
   };
   struct PortState {
     bool listening = false;

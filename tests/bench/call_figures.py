@@ -13,11 +13,13 @@ usage: tests/bench/call_figures.py [--pairs N] [--seconds S] [--streams N] [--pa
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import time
+from pathlib import Path
 
-from calls_beside_queue import flood  # also finds tests/system
-from cluster import Cluster, finish, wait_for
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
+from cluster import BIN, Cluster, die_with_parent, finish, wait_for  # noqa: E402
 
 SIDES = ("alone", "beside")
 STREAM_PAIRS = 4  # for each pair of the others: a slice of streams takes a fraction of a second
@@ -29,6 +31,13 @@ def run(cluster, verb, *args):
     if tool.returncode:
         raise RuntimeError(f"call_figures {verb}: {out}")
     return out
+
+
+def flood(cluster):
+    """Runs until it is killed."""
+    return subprocess.Popen(
+        [BIN / "dray", "--dir", cluster.dir, "bench", "queue", "--no-floor", "--tasks", "100000000"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=die_with_parent)
 
 
 def measure_streams(cluster, args):

@@ -44,7 +44,7 @@ struct CallTruth {
   bool ended = false;
   CallEnd end = CallEnd::part;
   Duration end_at{0};
-  uint64_t parts_of = 0;  // the execution they come from
+  std::vector<uint64_t> parts_of;  // executions they may come from: short parts may look alike
   uint64_t part_bytes = 0;  // told to the reader
   uint64_t taken = 0;  // by the reader
   Duration taken_at{0};

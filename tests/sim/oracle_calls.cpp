@@ -102,15 +102,14 @@ void CallOracle::on_part(uint64_t id, CallTruth& c, const CallEvent& event) {
   c.part_bytes += bytes.size();
   if (c.part_bytes > c.order.window + c.taken)
     violate("P5", name_of(id) + ": more parts than its reader granted");
-  for (uint64_t e : c.executions) {
-    if (c.parts_of != 0 && c.parts_of != e) continue;
-    if (executions_[e - 1].stream < c.part_bytes) continue;
-    if (stream_bytes(e, c.part_bytes - bytes.size(), bytes.size()) != bytes) continue;
-    c.parts_of = e;
-    world_.reach("parts of streams");
-    return;
-  }
-  violate("P5", name_of(id) + ": a part that no execution sent, or not at this place");
+  if (c.part_bytes == bytes.size()) c.parts_of = c.executions;
+  std::erase_if(c.parts_of, [&](uint64_t e) {
+    return executions_[e - 1].stream < c.part_bytes ||
+           stream_bytes(e, c.part_bytes - bytes.size(), bytes.size()) != bytes;
+  });
+  if (c.parts_of.empty())
+    violate("P5", name_of(id) + ": a part that no execution sent, or not at this place");
+  world_.reach("parts of streams");
 }
 
 void CallOracle::check_end(uint64_t id, const CallTruth& c, const CallEvent& event) const {
@@ -138,7 +137,7 @@ void CallOracle::check_reply(uint64_t id, const CallTruth& c, CallEnd end,
   const CallExecution& x = executions_[e - 1];
   if (!x.returned || x.replied != (end == CallEnd::reply))
     violate("P5", name_of(id) + ": its end is not what the execution returned");
-  if (c.parts_of != 0 && c.parts_of != e)
+  if (c.part_bytes > 0 && std::find(c.parts_of.begin(), c.parts_of.end(), e) == c.parts_of.end())
     violate("P5", name_of(id) + ": its end is of another execution than its parts");
   if (c.order.window != 0 && x.stream != c.part_bytes)
     violate("P5", name_of(id) + ": parts are missing before the end");

@@ -41,29 +41,24 @@ std::vector<std::string> not_ready(Aggregator& core) {
 
 void export_metrics(const Aggregator& core, const ResultStore& store) {
   const AggregatorCounters& c = core.counters();
-  auto total = [](const char* name, const char* help, uint64_t v) {
-    counter(name, help).set_total(v);
-  };
-  total("dray_aggregator_records_total", "Finished records taken.", c.records);
-  total("dray_aggregator_results_total", "Results taken.", c.results);
-  total("dray_aggregator_duplicates_total", "Records that came again.", c.duplicates);
-  total("dray_aggregator_holes_total", "Records that did not continue the stream.", c.holes);
-  total("dray_aggregator_gaps_total", "Holes that were skipped.", c.gaps);
-  total("dray_aggregator_stalls_total", "Turns that found the disk full.", c.stalls);
-  total("dray_aggregator_swept_total", "Results dropped by age or size.", c.swept);
-  total("dray_aggregator_rejected_total", "Requests refused.", c.rejected);
-  total("dray_aggregator_read_errors_total", "Reads of the store that failed.", c.read_errors);
-  auto level = [](const char* name, const char* help, uint64_t v) {
-    gauge(name, help).set(static_cast<double>(v));
-  };
-  level("dray_aggregator_stream_pos", "Last record that is durable.", core.position().pos);
-  level("dray_aggregator_waiters", "Ids that somebody waits for.", core.waits().ids());
-  level("dray_aggregator_groups", "Groups.", core.groups().size());
+  export_total("dray_aggregator_records_total", "Finished records taken.", c.records);
+  export_total("dray_aggregator_results_total", "Results taken.", c.results);
+  export_total("dray_aggregator_duplicates_total", "Records that came again.", c.duplicates);
+  export_total("dray_aggregator_holes_total", "Records that did not continue the stream.", c.holes);
+  export_total("dray_aggregator_gaps_total", "Holes that were skipped.", c.gaps);
+  export_total("dray_aggregator_stalls_total", "Turns that found the disk full.", c.stalls);
+  export_total("dray_aggregator_swept_total", "Results dropped by age or size.", c.swept);
+  export_total("dray_aggregator_rejected_total", "Requests refused.", c.rejected);
+  export_total("dray_aggregator_read_errors_total", "Reads of the store that failed.",
+               c.read_errors);
+  export_level("dray_aggregator_stream_pos", "Last record that is durable.", core.position().pos);
+  export_level("dray_aggregator_waiters", "Ids that somebody waits for.", core.waits().ids());
+  export_level("dray_aggregator_groups", "Groups.", core.groups().size());
   const StoreHealth h = store.health();
-  level("dray_aggregator_store_results", "Results kept.", h.results);
-  level("dray_aggregator_store_bytes", "Bytes of results kept.", h.bytes);
-  level("dray_aggregator_store_bytes_free", "Free space of the file system.", h.bytes_free);
-  total("dray_aggregator_commits_total", "Commits of the store.", h.commits);
+  export_level("dray_aggregator_store_results", "Results kept.", h.results);
+  export_level("dray_aggregator_store_bytes", "Bytes of results kept.", h.bytes);
+  export_level("dray_aggregator_store_bytes_free", "Free space of the file system.", h.bytes_free);
+  export_total("dray_aggregator_commits_total", "Commits of the store.", h.commits);
   gauge("dray_aggregator_commit_seconds_p99", "99th percentile of commits.")
       .set(static_cast<double>(h.sync_us_p99) / 1e6);
 }

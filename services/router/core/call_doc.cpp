@@ -38,6 +38,7 @@ void set_totals(Doc& doc, const CallTotals& totals) {
       .set("retries", totals.retries)
       .set("returns", totals.returns)
       .set("hedges", totals.hedges)
+      .set("hedges_won", totals.hedges_won)
       .set("stops", totals.stops);
 }
 

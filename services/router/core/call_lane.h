@@ -149,6 +149,7 @@ class CallLane {
   void close_batch(BatchIndex batch, const DoneRow& row, Now now);
   void free_batch(BatchIndex batch, Now now);
   void learn(Deployment& d, const BatchRecord& b, const DoneRow& row, Now now);
+  bool knows_or_has_room(const std::string& name) const;
   uint32_t make_deployment(const std::string& name, Now now);
   // call_dispatch.cpp
   void expire(Now now);

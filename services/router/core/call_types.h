@@ -27,7 +27,7 @@ constexpr uint8_t kCallReturnsMax = 8;  // times workers may send one call back 
 constexpr Duration kModelWaitMax = std::chrono::milliseconds(100);  // for a replica with the model
 constexpr Duration kProbeAfter = std::chrono::seconds(1);  // without a launch, one call is let in
 constexpr uint64_t kHedgeSamples = 20;  // answers seen before anything is hedged
-constexpr size_t kDeploymentsMax = 4096;
+constexpr size_t kDeploymentsMax = 4096;  // names of handlers ever offered to one router
 
 // Why a call was refused; each refusal counts once under one of these.
 enum class CallRefusal : uint8_t {

@@ -91,7 +91,9 @@ void CallLane::on_offer(uint32_t worker, const Envelope& envelope, const Offer& 
   for (size_t i = 0; i < m.handlers.size(); ++i) {
     workers_[worker].replicas.push_back(kNoSlot);
     auto offer = decode_offer(m.handlers[i]);
-    if (offer)
+    if (offer && !knows_or_has_room(offer->name))
+      out.note("too_many_handlers", "name=" + workers_[worker].name + " handler=" + offer->name);
+    else if (offer)
       add_replica(worker, static_cast<uint16_t>(i), std::move(*offer), now);
     else
       out.note("bad_offer", "name=" + workers_[worker].name + " detail=" + offer.error().detail);
@@ -101,9 +103,12 @@ void CallLane::on_offer(uint32_t worker, const Envelope& envelope, const Offer& 
   dirty_ = true;
 }
 
+bool CallLane::knows_or_has_room(const std::string& name) const {
+  return deployments_.size() < kDeploymentsMax || deployment_ids_.count(name) != 0;
+}
+
 uint32_t CallLane::make_deployment(const std::string& name, Now now) {
   if (auto it = deployment_ids_.find(name); it != deployment_ids_.end()) return it->second;
-  if (deployments_.size() >= kDeploymentsMax) return kNoSlot;
   const auto id = static_cast<uint32_t>(deployments_.size());
   deployments_.push_back(std::make_unique<Deployment>());
   deployments_.back()->name = name;
@@ -114,7 +119,6 @@ uint32_t CallLane::make_deployment(const std::string& name, Now now) {
 
 void CallLane::add_replica(uint32_t worker, uint16_t handler, HandlerOffer offer, Now now) {
   const uint32_t deployment = make_deployment(offer.name, now);
-  if (deployment == kNoSlot) return;
   Deployment& d = *deployments_[deployment];
   for (uint32_t r : d.replicas)
     if (replicas_[r].worker == worker) return;  // named twice: the first one counts
@@ -166,10 +170,20 @@ void CallLane::on_drain(uint32_t worker, const Drain& m, Outbox& out) {
   out.now.push_back(std::move(answer));
 }
 
+namespace {
+// A worker is believed in how it divides the time, not in more of it than has passed here: what it
+// says decides which calls are let in.
+void limit_times(DoneRow& row, Duration passed) {
+  const auto most = static_cast<uint32_t>(std::clamp<int64_t>(to_us(passed), 0, UINT32_MAX));
+  row.run_us = std::min(row.run_us, most);
+  row.wait_us = std::min(row.wait_us, most - row.run_us);
+}
+}  // namespace
+
 void CallLane::on_done(uint32_t worker, const Done& m, Now now) {
   uint64_t offset = 0;
   for (size_t i = 0; i < m.rows.size(); ++i) {
-    const DoneRow row = m.rows[i];
+    DoneRow row = m.rows[i];
     const CallIndex run = table_.find(row.call);
     const BatchIndex batch = run == kNoSlot ? kNoSlot : table_[run].batch;
     const bool its_own =
@@ -177,6 +191,7 @@ void CallLane::on_done(uint32_t worker, const Done& m, Now now) {
     if (!its_own) {
       ++late_;
     } else {
+      limit_times(row, now.mono - table_.batch(batch).sent);
       if (table_[run].state == CallState::running || DRAY_MUTANT(late_done_taken))
         on_done_row(run, row, m.bytes.slice(offset, row.len), now);
       else

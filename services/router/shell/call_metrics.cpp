@@ -76,24 +76,22 @@ void export_call_metrics(const CallLane& lane) {
     counter("dray_router_call_rejects_total", "Calls rejected, by reason.",
             {{"reason", call_refusal_name(static_cast<CallRefusal>(i))}})
         .set_total(t.refused[i]);
-  auto total = [](const char* name, const char* help, uint64_t v) {
-    counter(name, help).set_total(v);
-  };
-  total("dray_router_call_batches_total", "Batches sent to workers.", t.batches);
-  total("dray_router_call_parts_total", "Parts of streaming replies.", t.ends[0]);
-  total("dray_router_call_retries_total", "Calls sent again after a replica was lost.", t.retries);
-  total("dray_router_call_returns_total", "Calls that a worker sent back unstarted.", t.returns);
-  total("dray_router_call_hedges_total", "Copies of late calls sent.", t.hedges);
-  total("dray_router_call_stops_total", "Calls that workers were told to stop.", t.stops);
-  total("dray_router_call_late_total", "Rows of workers that belong to no call.", lane.late());
-  auto level = [](const char* name, const char* help, uint64_t v) {
-    gauge(name, help).set(static_cast<double>(v));
-  };
-  level("dray_router_workers", "Connected workers.", lane.workers());
-  level("dray_router_calls", "Open calls.", lane.open_calls());
-  level("dray_router_call_bytes", "Payload bytes of open calls.", lane.bytes());
-  level("dray_router_call_credit_granted", "Batches that workers take now.", lane.credit_granted());
-  level("dray_router_call_credit_used", "Batches at workers.", lane.credit_used());
+  export_total("dray_router_call_batches_total", "Batches sent to workers.", t.batches);
+  export_total("dray_router_call_parts_total", "Parts of streaming replies.", t.ends[0]);
+  export_total("dray_router_call_retries_total", "Calls sent again after a replica was lost.",
+               t.retries);
+  export_total("dray_router_call_returns_total", "Calls that a worker sent back unstarted.",
+               t.returns);
+  export_total("dray_router_call_hedges_total", "Copies of late calls sent.", t.hedges);
+  export_total("dray_router_call_stops_total", "Calls that workers were told to stop.", t.stops);
+  export_total("dray_router_call_late_total", "Rows of workers that belong to no call.",
+               lane.late());
+  export_level("dray_router_workers", "Connected workers.", lane.workers());
+  export_level("dray_router_calls", "Open calls.", lane.open_calls());
+  export_level("dray_router_call_bytes", "Payload bytes of open calls.", lane.bytes());
+  export_level("dray_router_call_credit_granted", "Batches that workers take now.",
+               lane.credit_granted());
+  export_level("dray_router_call_credit_used", "Batches at workers.", lane.credit_used());
   export_handlers(lane);
   export_times(lane);
 }

@@ -63,18 +63,14 @@ void export_metrics(const Router& core) {
     counter("dray_router_refused_total", "Requests refused.",
             {{"reason", refusal_name(static_cast<Refusal>(i))}})
         .set_total(c.refused[i]);
-  auto total = [](const char* name, const char* help, uint64_t v) {
-    counter(name, help).set_total(v);
-  };
-  total("dray_router_unknown_route_total", "Answers for clients that left.", c.unknown_route);
-  total("dray_router_late_answers_total", "Answers that nothing waits for.", c.late);
-  total("dray_router_watch_lost_total", "Clients told that pushes may be missing.", c.watch_lost);
-  auto level = [](const char* name, const char* help, uint64_t v) {
-    gauge(name, help).set(static_cast<double>(v));
-  };
-  level("dray_router_clients", "Connected clients.", core.clients());
-  level("dray_router_inflight", "Requests in flight.", core.inflight());
-  level("dray_router_inflight_bytes", "Bytes of requests in flight.", core.inflight_bytes());
+  export_total("dray_router_unknown_route_total", "Answers for clients that left.",
+               c.unknown_route);
+  export_total("dray_router_late_answers_total", "Answers that nothing waits for.", c.late);
+  export_total("dray_router_watch_lost_total", "Clients told that pushes may be missing.",
+               c.watch_lost);
+  export_level("dray_router_clients", "Connected clients.", core.clients());
+  export_level("dray_router_inflight", "Requests in flight.", core.inflight());
+  export_level("dray_router_inflight_bytes", "Bytes of requests in flight.", core.inflight_bytes());
   export_call_metrics(core.lane());
 }
 

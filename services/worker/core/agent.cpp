@@ -89,13 +89,8 @@ void Agent::on_message(SessionId from, const Envelope& envelope, Message&& messa
           on_drain(m, now, out);
         } else if constexpr (std::is_same_v<M, Sync>) {
           on_sync(m, now, out);
-        } else if constexpr (std::is_same_v<M, Reject>) {
-          out.note("rejected", "code=" + std::to_string(m.code) + " detail=" + m.detail);
         } else {
-          out.note("unexpected", std::string("kind=").append(kind_name(M::kind)));
-          if (envelope.req != 0)
-            out.now.push_back(
-                reply_to(from, envelope, make_reject(Errc::bad_message, "not for a worker")));
+          take_other(from, envelope, m, out);
         }
       },
       std::move(message));

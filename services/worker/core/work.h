@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "common/base/bytes.h"
@@ -77,5 +78,17 @@ struct WorkerOut : Outbox {
     exit = false;
   }
 };
+
+// A message that asks for nothing a worker does.
+template <class M>
+void take_other(SessionId from, const Envelope& envelope, const M& m, WorkerOut& out) {
+  if constexpr (std::is_same_v<M, Reject>) {
+    out.note("rejected", "code=" + std::to_string(m.code) + " detail=" + m.detail);
+  } else {
+    out.note("unexpected", std::string("kind=").append(kind_name(M::kind)));
+    if (envelope.req == 0) return;
+    out.now.push_back(reply_to(from, envelope, make_reject(Errc::bad_message, "not for a worker")));
+  }
+}
 
 }  // namespace dray::worker

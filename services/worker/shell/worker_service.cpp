@@ -126,45 +126,38 @@ HostOptions host_options(const Config& config) {
 
 void export_metrics(const Agent& agent, uint32_t slots) {
   const AgentCounters& c = agent.counters();
-  const auto total = [](const char* name, const char* help, uint64_t value) {
-    counter(name, help).set_total(value);
-  };
-  total("dray_worker_tasks_received_total", "Tasks taken from the broker.", c.received);
-  total("dray_worker_tasks_missed_total", "Dispatched tasks that never arrived.", c.missed);
-  total("dray_worker_tasks_started_total", "Tasks handed to executors.", c.started);
-  total("dray_worker_tasks_given_back_total", "Tasks given back unstarted.", c.given_back);
-  total("dray_worker_tasks_revoked_total", "Tasks the broker took back.", c.revoked);
-  total("dray_worker_time_limits_total", "Tasks that ran into their time limit.", c.time_limits);
-  total("dray_worker_results_stale_total", "Results the broker refused.", c.stale_results);
-  total("dray_worker_results_resends_total", "Times results were sent again.", c.resends);
+  export_total("dray_worker_tasks_received_total", "Tasks taken from the broker.", c.received);
+  export_total("dray_worker_tasks_missed_total", "Dispatched tasks that never arrived.", c.missed);
+  export_total("dray_worker_tasks_started_total", "Tasks handed to executors.", c.started);
+  export_total("dray_worker_tasks_given_back_total", "Tasks given back unstarted.", c.given_back);
+  export_total("dray_worker_tasks_revoked_total", "Tasks the broker took back.", c.revoked);
+  export_total("dray_worker_time_limits_total", "Tasks that ran into their time limit.",
+               c.time_limits);
+  export_total("dray_worker_results_stale_total", "Results the broker refused.", c.stale_results);
+  export_total("dray_worker_results_resends_total", "Times results were sent again.", c.resends);
   const auto finished = [](const char* status, uint64_t value) {
     counter("dray_worker_tasks_finished_total", "Results made.", {{"status", status}})
         .set_total(value);
   };
   finished("ok", c.finished - c.failed);
   finished("failed", c.failed);
-  const auto level = [](const char* name, const char* help, size_t value) {
-    gauge(name, help).set(static_cast<double>(value));
-  };
-  level("dray_worker_slots", "Executors.", slots);
-  level("dray_worker_tasks_queued", "Tasks waiting here.", agent.queued());
-  level("dray_worker_tasks_running", "Tasks handed to executors and not finished.",
-        agent.running());
-  level("dray_worker_results_unacked", "Results the broker has not confirmed.", agent.unacked());
+  export_level("dray_worker_slots", "Executors.", slots);
+  export_level("dray_worker_tasks_queued", "Tasks waiting here.", agent.queued());
+  export_level("dray_worker_tasks_running", "Tasks handed to executors and not finished.",
+               agent.running());
+  export_level("dray_worker_results_unacked", "Results the broker has not confirmed.",
+               agent.unacked());
 }
 
 void export_call_metrics(const CallAgent& calls, uint32_t slots) {
   const CallCounters& c = calls.counters();
-  const auto total = [](const char* name, const char* help, uint64_t value) {
-    counter(name, help).set_total(value);
-  };
-  total("dray_worker_batches_total", "Batches of calls taken from routers.", c.batches);
-  total("dray_worker_calls_received_total", "Calls taken from routers.", c.calls);
-  total("dray_worker_calls_refused_total", "Calls refused: no credit, or rows that make no sense.",
-        c.refused);
-  total("dray_worker_calls_dropped_total", "Calls whose router went away.", c.dropped);
-  total("dray_worker_call_parts_total", "Parts of streaming replies.", c.parts);
-  total("dray_worker_call_part_bytes_total", "Bytes of these parts.", c.part_bytes);
+  export_total("dray_worker_batches_total", "Batches of calls taken from routers.", c.batches);
+  export_total("dray_worker_calls_received_total", "Calls taken from routers.", c.calls);
+  export_total("dray_worker_calls_refused_total",
+               "Calls refused: no credit, or rows that make no sense.", c.refused);
+  export_total("dray_worker_calls_dropped_total", "Calls whose router went away.", c.dropped);
+  export_total("dray_worker_call_parts_total", "Parts of streaming replies.", c.parts);
+  export_total("dray_worker_call_part_bytes_total", "Bytes of these parts.", c.part_bytes);
   const auto ended = [](const char* status, uint64_t value) {
     counter("dray_worker_calls_ended_total", "Calls answered.", {{"status", status}})
         .set_total(value);
@@ -173,14 +166,11 @@ void export_call_metrics(const CallAgent& calls, uint32_t slots) {
   ended("failed", c.failed);
   ended("expired", c.expired);
   ended("cancelled", c.cancelled);
-  const auto level = [](const char* name, const char* help, size_t value) {
-    gauge(name, help).set(static_cast<double>(value));
-  };
-  level("dray_worker_call_slots", "Batches of calls run at once.", slots);
-  level("dray_worker_routers", "Routers this worker is connected to.", calls.routers());
-  level("dray_worker_batches_running", "Batches handed to the executors.", calls.running());
-  level("dray_worker_batches_waiting", "Batches waiting here.", calls.waiting());
-  level("dray_worker_call_payload_bytes", "Payloads of calls held.", calls.payload_bytes());
+  export_level("dray_worker_call_slots", "Batches of calls run at once.", slots);
+  export_level("dray_worker_routers", "Routers this worker is connected to.", calls.routers());
+  export_level("dray_worker_batches_running", "Batches handed to the executors.", calls.running());
+  export_level("dray_worker_batches_waiting", "Batches waiting here.", calls.waiting());
+  export_level("dray_worker_call_payload_bytes", "Payloads of calls held.", calls.payload_bytes());
 }
 
 ServiceHooks<PacedCore> make_hooks(const AgentOptions& options, Bridge& bridge) {

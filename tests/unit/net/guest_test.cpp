@@ -1,7 +1,8 @@
 // Guests of the loop (LoopPair): short ones run in its thread, a long one does not stop it. And
 // reading one message at a time: nobody is missed, and silence is judged all the same.
+#include <sys/resource.h>
+
 #include <catch2/catch.hpp>
-#include <set>
 
 #include "tests/unit/net/net_support.h"
 
@@ -160,4 +161,52 @@ TEST_CASE("one message at a time: a silent peer is judged while another one chat
     CHECK(server.core.reason == CloseReason::timeout);
     over = true;
   }
+}
+
+TEST_CASE("one message at a time: posts in every turn do not keep the loop from its sockets") {
+  auto server = listener(fresh_ipc());
+  std::atomic<bool> over{false};
+  std::function<void(Now, EchoCore&, Lanes&)> again = [&](Now, EchoCore&, Lanes&) {
+    if (!over) server->host.post(again);
+  };
+  REQUIRE(server->start());
+  server->host.post(again);
+  auto client = dialer(server->host.endpoint(1));
+  std::atomic<uint64_t> answers{0};
+  client->core.on_opened = [](SessionId id, Lanes& out) { out.now.push_back(query(id, 1)); };
+  client->core.on_answer = [&](SessionId, const Envelope&, Message&, Lanes&) { ++answers; };
+  REQUIRE(client->start());
+  CHECK(wait_for([&] { return answers == 1; }, 5s));
+  over = true;
+}
+
+TEST_CASE("a port set without a descriptor to spare still reads") {
+  Runner server([] {
+    HostOptions options;
+    options.link = link_options(Role::broker, 1);
+    options.listen = {{1, fresh_ipc()}};
+    return options;
+  }());
+  REQUIRE(server.start());
+  PortSet ports;
+  REQUIRE(ports.open({}, {{1, server.host.endpoint(1), Role::broker}}));
+  Wake first, second;
+  REQUIRE(first.open());
+  REQUIRE(second.open());
+  ports.wait(10ms, first);
+  rlimit before{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
+  rlimit none = before;
+  none.rlim_cur = 3;
+  ports.send({1, 0, encode(Envelope{}, Hello{static_cast<uint8_t>(Role::client), "x", {9, 9}, 1})});
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &none) == 0);
+  Packet packet;
+  bool heard = false;
+  for (int i = 0; i < 1000 && !heard; ++i) {
+    ports.wait(10ms, second);  // everything is to be watched anew
+    heard = ports.receive(packet) == Received::packet;
+  }
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
+  CHECK(heard);
+  ports.close(Duration::zero());
 }

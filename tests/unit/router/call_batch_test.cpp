@@ -41,6 +41,7 @@ void teach(CallBench& b, SessionId client, SessionId worker, uint32_t most, Dura
   b.started[worker].clear();
 }
 void finish_batch(CallBench& b, SessionId w, size_t first, size_t n, uint32_t run_us) {
+  b.now.mono += std::chrono::microseconds(run_us);
   for (size_t i = first; i < first + n; ++i)
     b.post_done(w, b.run(w, i).row.call,
                 {.flags = static_cast<uint16_t>(i + 1 == first + n), .run_us = run_us});
@@ -76,7 +77,6 @@ TEST_CASE("a batch is as large as fits into half of the time the caller gives") 
   b.call(ann, {.call = 1});
   for (uint64_t i = 2; i <= 200; ++i) b.post(ann, {.call = i, .deadline = 50ms});
   b.end_turn();
-  b.now.mono += 1ms;
   finish_batch(b, w, 0, 1, 8250);
   // L(n) * 1.06 <= 25 ms: n <= 62.
   CHECK(b.runs(w) - 1 == 62);
@@ -191,7 +191,6 @@ TEST_CASE("a head that would be late makes room; the batch stays full") {
   for (uint64_t i = 12; i <= 160; ++i) b.post(ann, {.call = i, .deadline = 150ms});
   b.end_turn();
   CHECK(b.refused_in_all() == 0);
-  b.go(50ms);
   finish_batch(b, w, 0, 1, 50'000);
   CHECK(b.refused(CallRefusal::too_late) == 10);
   CHECK(b.answer(ann, 2).row.code == static_cast<uint8_t>(Errc::infeasible));
@@ -393,4 +392,36 @@ TEST_CASE("calls without a model key go to any replica, however many models it m
   for (uint64_t i = 1; i <= 2; ++i) b.call(ann, {.call = i});
   CHECK(b.runs(v) == 1);
   CHECK(b.runs(w) == 1);
+}
+
+TEST_CASE("a call without a key goes to who has least to do, not to a free place for a model") {
+  CallBench b;
+  const SessionId ann = b.client();
+  HandlerOffer o = offer_of("h");
+  o.max_models = 1;
+  const SessionId v = b.worker(20, {o});
+  b.call(ann, {.call = 1, .key = "a"});
+  b.done(v, b.run(v, 0).row.call);  // v is idle, and its place is taken
+  const SessionId w = b.worker(21, {o}, 1, 2);
+  b.call(ann, {.call = 2, .key = "b"});
+  REQUIRE(b.runs(w) == 1);
+  b.done(w, b.run(w, 0).row.call);
+  b.worker(22, {o});
+  b.now.mono += 1ms;
+  b.call(ann, {.call = 3});
+  CHECK(b.runs(v) == 2);  // idle for longest
+}
+
+TEST_CASE("a call without a key takes no model's place") {
+  CallBench b;
+  const SessionId ann = b.client();
+  const SessionId v = b.worker(20, {with_models(1)});
+  b.call(ann, {.call = 1, .key = "a"});
+  b.done(v, b.run(v, 0).row.call);
+  b.call(ann, {.call = 2});
+  b.done(v, b.run(v, 1).row.call);
+  const SessionId w = b.worker(21, {with_models(1)});
+  b.call(ann, {.call = 3, .key = "a"});
+  CHECK(b.runs(v) == 3);
+  CHECK(b.runs(w) == 0);
 }

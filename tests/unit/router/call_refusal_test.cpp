@@ -193,6 +193,45 @@ TEST_CASE("refused at the door: the batches of another router at the same replic
   CHECK(b.refused_in_all() == 1);
 }
 
+TEST_CASE("refused at the door: others may take longer than usual; in the queue the usual counts") {
+  CallBench b;
+  const SessionId ann = b.client();
+  const SessionId w = b.worker(20, {offer_of("h")});
+  uint64_t number = 0;
+  auto one = [&](Duration wait) {
+    b.call(ann, {.call = ++number});
+    b.now.mono += wait + 10ms;
+    b.done(w, b.run(w, number - 1).row.call,
+           {.run_us = 10'000, .wait_us = static_cast<uint32_t>(to_us(wait))});
+  };
+  for (int i = 0; i < 60; ++i) one(i % 2 == 0 ? 60ms : 0ms);  // 30 on average, and 30 off it
+  b.call(ann, {.call = 1000, .deadline = 60ms});
+  CHECK(b.refused(CallRefusal::infeasible) == 1);
+  CHECK(b.refused_in_all() == 1);
+  b.call(ann, {.call = 1001});
+  b.call(ann, {.call = 1002, .deadline = 150ms});  // 71 ms for that one, 71 for its own
+  CHECK(b.refused_in_all() == 1);
+  b.now.mono += 95ms;
+  b.done(w, b.run(w, number).row.call, {.run_us = 10'000, .wait_us = 30'000});
+  CHECK(b.runs(w) == number + 2);  // 55 ms are left: enough for 41
+}
+
+TEST_CASE("a worker that claims more time than has passed changes nothing") {
+  CallBench b;
+  const SessionId ann = b.client();
+  const SessionId w = b.worker(20, {offer_of("h")});
+  for (uint64_t i = 1; i <= 20; ++i) {
+    b.call(ann, {.call = i});
+    b.now.mono += 10ms;
+    b.done(w, b.run(w, i - 1).row.call, {.run_us = UINT32_MAX, .wait_us = UINT32_MAX});
+    CHECK(b.answer(ann, i).row.run_us == 10'000);
+    CHECK(b.answer(ann, i).row.wait_us == 0);
+  }
+  b.call(ann, {.call = 100, .deadline = 15ms});
+  CHECK(b.runs(w) == 21);
+  CHECK(b.refused_in_all() == 0);
+}
+
 TEST_CASE("waiting behind batches of one's own says nothing about other routers") {
   CallBench b;
   const SessionId ann = b.client();
@@ -239,6 +278,7 @@ TEST_CASE("after a second of refusals one call is let in, to see whether it is s
   const SessionId w = b.worker(20, {offer_of("h")});
   for (uint64_t i = 1; i <= 6; ++i) {
     b.call(ann, {.call = i});
+    b.now.mono += 500ms;
     b.done(w, b.run(w, i - 1).row.call, {.run_us = 500'000});
   }
   b.call(ann, {.call = 10, .deadline = 100ms});
@@ -293,4 +333,24 @@ TEST_CASE("a queued call that is larger than what is left to run it is refused i
   check_refused(b, ann, 2, {CallRefusal::batch_items, Errc::too_large, CallLimit::batch_items, 4});
   b.done(v, b.run(v, 0).row.call);
   CHECK(b.end_of(ann, 1) == CallEnd::reply);
+}
+
+TEST_CASE("handlers beyond the bound are not taken, known ones are") {
+  CallBench b;
+  const SessionId ann = b.client();
+  constexpr size_t kEach = 256;
+  uint64_t id = 100;
+  for (size_t first = 0; first < kDeploymentsMax; first += kEach) {
+    std::vector<HandlerOffer> offers;
+    for (size_t i = first; i < first + kEach; ++i)
+      offers.push_back(offer_of("h" + std::to_string(i)));
+    b.worker(++id, std::move(offers));
+  }
+  const SessionId w = b.worker(20, {offer_of("one more"), offer_of("h7")}, 1, 5);
+  b.call(ann, {.call = 1, .handler = "one more"});
+  check_refused(b, ann, 1, {CallRefusal::unknown_handler, Errc::unknown_handler});
+  b.call(ann, {.call = 2, .handler = "h7"});
+  b.call(ann, {.call = 3, .handler = "h7"});
+  CHECK(b.runs(w) == 1);
+  CHECK(b.run(w, 0).row.handler == 1);
 }

@@ -1,4 +1,5 @@
-// Sessions: what an earlier life of a listener said is never taken for a word of the present one.
+// Sessions: what an earlier life of a listener said is never taken for a word of the present one,
+// how a session ends whose peer is unreachable, and how often a listener speaks to whom.
 #include "common/wire/link.h"
 
 #include <catch2/catch.hpp>
@@ -32,6 +33,21 @@ SessionId first_client(Links& listener) {
   return SessionId::none;
 }
 
+struct Couple {
+  Couple(Role dials, Role listens)
+      : dialer({dials, "d", {1, 1}}), listener({listens, "l", {7, 1'000'001}}) {
+    dialer.dial(kPort, listens);
+    listener.listen(kPort);
+    of_dialer = settle(dialer, listener, 5, now);
+    of_listener = first_client(listener);
+    REQUIRE(of_dialer != SessionId::none);
+    REQUIRE(of_listener != SessionId::none);
+  }
+  const Time now = Time(100s);
+  Links dialer, listener;
+  SessionId of_dialer, of_listener;
+};
+
 }  // namespace
 
 TEST_CASE("a late message of the listener's earlier life is dropped") {
@@ -59,50 +75,65 @@ TEST_CASE("a late message of the listener's earlier life is dropped") {
 }
 
 TEST_CASE("what a peer said before it became unreachable is read before its session ends") {
-  const Time now = Time(100s);
-  Links worker({Role::worker, "w", {1, 1}});
-  worker.dial(kPort, Role::router);
-  Links router({Role::router, "r", {7, 1'000'001}});
-  router.listen(kPort);
-  const SessionId open = settle(worker, router, 5, now);
-  router.events.clear();
-  worker.send(open, Envelope{}, Drain{true}, now);
-  Packet last = std::move(worker.packets.at(0));
+  Couple c(Role::worker, Role::router);
+  c.dialer.send(c.of_dialer, Envelope{}, Drain{true}, c.now);
+  Packet last = std::move(c.dialer.packets.at(0));
 
-  router.on_unreachable(kPort, 5, now);  // it has left, and its last word waits in our socket
-  CHECK(router.next_deadline() <= now);
-  router.tick(now, false);
-  CHECK(router.events.empty());
-  router.on_packet({kPort, 5, std::move(last.frames)}, now);
-  REQUIRE(router.events.size() == 1);
-  CHECK(router.events[0].type == LinkEvent::Type::message);
-  CHECK(router.next_deadline() <= now);
-  router.tick(now, true);
-  REQUIRE(router.events.size() == 2);
-  CHECK(router.events[1].type == LinkEvent::Type::closed);
-  CHECK(router.events[1].reason == CloseReason::unreachable);
-  CHECK(router.size() == 0);
+  c.listener.on_unreachable(kPort, 5, c.now);  // it has left, its last word waits in our socket
+  CHECK(c.listener.next_deadline() <= c.now);
+  c.listener.tick(c.now, false);
+  CHECK(c.listener.events.empty());
+  c.listener.on_packet({kPort, 5, std::move(last.frames)}, c.now);
+  REQUIRE(c.listener.events.size() == 1);
+  CHECK(c.listener.events[0].type == LinkEvent::Type::message);
+  CHECK(c.listener.next_deadline() <= c.now);
+  c.listener.tick(c.now, true);
+  REQUIRE(c.listener.events.size() == 2);
+  CHECK(c.listener.events[1].type == LinkEvent::Type::closed);
+  CHECK(c.listener.events[1].reason == CloseReason::unreachable);
+  CHECK(c.listener.size() == 0);
 }
 
 TEST_CASE("a dialer too reads what is there before it ends an unreachable session") {
-  const Time now = Time(100s);
-  Links client({Role::client, "c", {1, 1}});
-  client.dial(kPort, Role::router);
-  Links router({Role::router, "r", {7, 1'000'001}});
-  router.listen(kPort);
-  REQUIRE(settle(client, router, 5, now) != SessionId::none);
-  router.send(first_client(router), Envelope{}, Drain{true}, now);
-  Packet last = std::move(router.packets.at(0));
+  Couple c(Role::client, Role::router);
+  c.listener.send(c.of_listener, Envelope{}, Drain{true}, c.now);
+  Packet last = std::move(c.listener.packets.at(0));
 
-  client.on_unreachable(kPort, 0, now);
-  client.tick(now, false);
-  CHECK(client.events.empty());
-  CHECK(client.packets.empty());  // no HELLO before that
-  client.on_packet({kPort, 0, std::move(last.frames)}, now);
-  REQUIRE(client.events.size() == 1);
-  CHECK(client.events[0].type == LinkEvent::Type::message);
-  client.tick(now, true);
-  REQUIRE(client.events.size() == 2);
-  CHECK(client.events[1].reason == CloseReason::unreachable);
-  CHECK(client.packets.size() == 1);
+  c.dialer.on_unreachable(kPort, 0, c.now);
+  c.dialer.tick(c.now, false);
+  CHECK(c.dialer.events.empty());
+  CHECK(c.dialer.packets.empty());  // no HELLO before that
+  c.dialer.on_packet({kPort, 0, std::move(last.frames)}, c.now);
+  REQUIRE(c.dialer.events.size() == 1);
+  CHECK(c.dialer.events[0].type == LinkEvent::Type::message);
+  c.dialer.tick(c.now, true);
+  REQUIRE(c.dialer.events.size() == 2);
+  CHECK(c.dialer.events[1].reason == CloseReason::unreachable);
+  CHECK(c.dialer.packets.size() == 1);
+}
+
+TEST_CASE("an unreachable session ends soon, however much the others say") {
+  Couple c(Role::worker, Role::router);
+  c.listener.on_unreachable(kPort, 5, c.now);
+  c.listener.on_unreachable(kPort, 5, c.now + 200ms);  // told again
+  c.listener.tick(c.now + 200ms, false);
+  CHECK(c.listener.events.empty());
+  c.listener.tick(c.now + 250ms, false);
+  REQUIRE(c.listener.events.size() == 1);
+  CHECK(c.listener.events[0].reason == CloseReason::unreachable);
+}
+
+TEST_CASE("a router speaks to its workers more often: so it learns soon that one is gone") {
+  auto quarters = [](Role listens, Role dials) {  // of a beat, until the peer hears something
+    Couple c(dials, listens);
+    c.listener.packets.clear();
+    for (int n = 1; n < 20; ++n) {
+      c.listener.tick(c.now + n * 250ms, false);
+      if (!c.listener.packets.empty()) return n;
+    }
+    return 0;
+  };
+  CHECK(quarters(Role::router, Role::worker) == 1);
+  CHECK(quarters(Role::router, Role::client) == 4);
+  CHECK(quarters(Role::broker, Role::worker) == 4);
 }
