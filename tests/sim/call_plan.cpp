@@ -124,6 +124,8 @@ CallKnobs choose_calls(World& w) {
   switch (w.below(32)) {
     case 0:
     case 1:
+    case 6:
+    case 7:
       make_graceful(w, k);
       break;
     case 2:

@@ -260,7 +260,8 @@ void RouterNode::on_died() {
 }
 
 void RouterNode::begin_drain() {
-  if (core_->lane().open_calls() > 0) world_.reach("routers leave with calls");
+  open_when_leaving_ = core_->lane().open_calls();
+  if (open_when_leaving_ > 0) world_.reach("routers leave with calls");
   CoreNode::begin_drain();
 }
 
@@ -268,6 +269,9 @@ void RouterNode::after_turn(Now) {
   core_->check();
   if (world_.one_in(8)) core_->lane().check();
   check_bounds();
+  if (leaving() && core_->lane().open_calls() > open_when_leaving_)
+    violate("P5", name_ + " takes a new call while it leaves");
+  open_when_leaving_ = core_->lane().open_calls();
   count_calls();
   const RouterCounters& c = core_->counters();
   if (c.watch_lost > watch_lost_seen_) world_.reach("watches lost");

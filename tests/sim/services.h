@@ -129,6 +129,7 @@ class RouterNode final : public CoreNode<Router, NoDurable> {
   Node& aggregator_;
   uint64_t watch_lost_seen_ = 0;
   CallTotals calls_seen_;
+  size_t open_when_leaving_ = 0;
   std::vector<uint64_t> queued_max_;  // by deployment: what may wait there now
 };
 
