@@ -78,7 +78,10 @@ dray::Outcome work(dray::Context& ctx) {
 }
 
 void echo_batch(dray::Batch& batch) {
-  for (size_t i = 0; i < batch.size(); ++i) batch.set(i, dray::ok(batch[i].payload()));
+  for (size_t i = 0; i < batch.size(); ++i) {
+    batch[i].result(batch[i].payload());
+    batch.set(i, dray::ok());
+  }
 }
 
 dray::Outcome count(dray::Context& ctx) {

@@ -45,7 +45,8 @@ class Outcome {
   std::string bytes_;  // result, or error text
 };
 
-// Success. ok() alone: the result is empty, or what was written to Context::result_buffer.
+// Success. ok() alone: the result is empty, or what Context::result or
+// Context::result_buffer made it.
 inline Outcome ok() { return {0, {}}; }
 inline Outcome ok(std::string bytes) { return {0, std::move(bytes)}; }
 inline Outcome ok(std::string_view bytes) { return {0, std::string(bytes)}; }
@@ -155,6 +156,10 @@ class Context {
   }
   void log(int32_t level, std::string_view text) const { worker().log(level, text); }
 
+  // The result, copied once; then return ok(). Cheaper for large results than ok(bytes).
+  void result(std::string_view bytes) {
+    task_->host->set_result(task_, bytes.data(), bytes.size());
+  }
   // Zeroed memory of the result itself: fill it in and return ok(). Saves a copy of a large result.
   char* result_buffer(size_t size) {
     char* data = task_->host->result_buffer(task_, size);

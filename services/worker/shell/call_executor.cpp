@@ -17,8 +17,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr size_t kPartMax = size_t{1} << 20;  // larger parts are cut
-// A handover to another thread costs 10 to 50 us; guests of the loop must be worth less than that.
-constexpr double kGuestBatchUs = 50;
+// A handover to another thread and back costs 20 to 100 us, more than what a guest holds up; two
+// of the longest do not go together.
+constexpr double kGuestBatchUs = 150;
 constexpr double kGuestTurnUs = 200;  // all of one turn
 constexpr uint32_t kGuestAfter = 4;  // batches, before a handler is known
 constexpr double kCostKeeps = 0.98;
