@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/net/priority.h"
 #include "common/service/log.h"
 #include "common/service/metrics.h"
 
@@ -86,6 +87,9 @@ std::optional<Config> start_service(const std::string& process, int argc, char**
     exit_code = kExitOk;
     return std::nullopt;
   }
+  // Before there are threads: each has its own priority and the new ones take it over.
+  if (process == "broker" || process == "aggregator")
+    be_nice(static_cast<int>(config->integer(process + ".nice")));
   return std::move(config).value();
 }
 

@@ -86,7 +86,8 @@ def main():
         run(cluster, "single", "--seconds", 0.5)  # everybody is warm
         result = {"streams": medians(measure_streams(cluster, args),
                                      ("first_p50_ms", "first_p99_ms", "parts_per_s")),
-                  "single": medians(measure_single(cluster, args), ("p50_ms", "p99_ms"))}
+                  "single": medians(measure_single(cluster, args), (
+                      "p50_ms", "p99_ms", "queue_p99_ms", "worker_p99_ms", "rest_p99_ms"))}
     print(f"{'':24}{'alone':>12}{'beside':>12}{'ratio':>8}")
     for part, table in result.items():
         for key, row in table.items():

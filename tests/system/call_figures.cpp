@@ -5,7 +5,8 @@
 //           so many streams at once, each with a reader of its own. With --slow-us one more stream
 //           without an end is read besides, one part each N us.
 //   single  --seconds S [--handler H]
-//           one call at a time, as fast as the answers come
+//           one call at a time, as fast as the answers come; where its time goes: in the router's
+//           queue, from the router to the worker and back, and all the rest
 #include <dray/client.h>
 
 #include <algorithm>
@@ -118,19 +119,26 @@ int streams(dray::Client& client, const Arguments& a) {
 int single(dray::Client& client, const Arguments& a) {
   const std::string handler = a.text("handler", "echo");
   const double seconds = a.real("seconds", 3);
-  std::vector<double> ms;
+  std::vector<double> ms, queue, worker, rest;
   uint64_t bad = 0;
   for (const auto start = SteadyClock::now(); us_since(start) < seconds * 1e6;) {
     const auto begin = SteadyClock::now();
     const dray::CallOutcome o = client.call(handler, "x", {.deadline = 10s});
-    if (o.ok())
-      ms.push_back(us_since(begin) / 1000);
-    else
+    if (!o.ok()) {
       ++bad;
+      continue;
+    }
+    ms.push_back(us_since(begin) / 1000);
+    const auto inside = o.times.queue + o.times.gather + o.times.worker;
+    queue.push_back(static_cast<double>((o.times.queue + o.times.gather).count()) / 1000);
+    worker.push_back(static_cast<double>(o.times.worker.count()) / 1000);
+    rest.push_back(ms.back() - static_cast<double>(inside.count()) / 1000);
   }
   JsonLine json;
   json.add("calls", uint64_t{ms.size()}).add("bad", bad).add("p50_ms", quantile(ms, 0.5));
-  json.add("p99_ms", quantile(ms, 0.99)).add("max_ms", quantile(ms, 1)).print();
+  json.add("p99_ms", quantile(ms, 0.99)).add("max_ms", quantile(ms, 1));
+  json.add("queue_p99_ms", quantile(queue, 0.99)).add("worker_p99_ms", quantile(worker, 0.99));
+  json.add("rest_p99_ms", quantile(rest, 0.99)).print();
   return bad == 0 ? 0 : 1;
 }
 

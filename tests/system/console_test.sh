@@ -275,6 +275,15 @@ check 5 up --detach --dir "$OTHER" --set worker.plugins=/nonexistent.so
 err 'worker-0: ' && err 'no such file' && err 'what was started is stopped'
 check 0 down --dir "$OTHER" && out 'no dray cluster runs'
 
+step "calls go first on busy CPUs"
+check 0 status -o json
+json '(os := __import__("os"), own := os.getpriority(0, 0), nice := {"broker", "aggregator"}) and all(
+  os.getpriority(0, s["pid"]) == (max(own, 5) if s["name"] in nice else own) for s in d["services"])'
+json '(os := __import__("os"), pid := next(s["pid"] for s in d["services"] if s["name"] == "worker-0"),
+  own := os.getpriority(0, 0), at := f"/proc/{pid}/task/") and {"executor": max(own, 5), "call": own} == {
+  name: os.getpriority(0, int(t)) for t in os.listdir(at)
+  for name in [open(at + t + "/comm").read().strip()] if name in ("executor", "call")}'
+
 step "kills"
 for name in router aggregator broker; do
   for _ in {1..100}; do dray status -o json >"$ROOM/out" 2>"$ROOM/err" && break || sleep 0.1; done

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "common/base/assert.h"
+#include "common/net/priority.h"
 
 namespace dray::worker {
 namespace {
@@ -78,7 +79,10 @@ Executors::Executors(const PluginHost& host, ExecutorOptions options)
   for (uint32_t i = 0; i < options.threads; ++i)
     executors_.push_back(std::make_unique<Executor>(*this));
   for (auto& e : executors_) {
-    e->thread = std::thread([this, &e] { loop(*e); });
+    e->thread = std::thread([this, &e, nice = options.nice] {
+      be_nice(nice);
+      loop(*e);
+    });
     pthread_setname_np(e->thread.native_handle(), "executor");
   }
 }

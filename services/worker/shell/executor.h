@@ -27,6 +27,7 @@ struct ExecutorOptions {
   uint32_t threads = 1;
   std::vector<std::string> handlers;  // as AgentOptions.handlers: LocalSpec.handler is an index
   std::function<void()> wake;  // any thread; something can be drained
+  int nice = 0;  // of the threads
 };
 
 class Executors {

@@ -196,8 +196,9 @@ int run_with(const Config& config, const PluginHost& plugins) {
   NoDurable durable;
   Host<PacedCore, NoDurable> host(host_options(config), core, durable);
   const auto wake = [&] { host.wake(); };
-  auto executors =
-      std::make_unique<Executors>(plugins, ExecutorOptions{options.slots, options.handlers, wake});
+  auto executors = std::make_unique<Executors>(
+      plugins, ExecutorOptions{options.slots, options.handlers, wake,
+                               static_cast<int>(config.integer("worker.task_nice"))});
   auto callers = std::make_unique<CallExecutors>(
       plugins, CallExecutorOptions{options.call_slots, options.handlers,
                                    config.duration("worker.spin"), wake});
