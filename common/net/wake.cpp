@@ -24,8 +24,8 @@ Status Wake::open() {
 }
 
 void Wake::signal() {
-  pending_.store(true);
-  if (!sleeping_.load() || fd_ < 0) return;
+  // Who set it before and has not been heard yet sees to it that the loop wakes.
+  if (pending_.exchange(true) || !sleeping_.load() || fd_ < 0) return;
   int saved = errno;
   uint64_t one = 1;
   [[maybe_unused]] ssize_t n = ::write(fd_, &one, sizeof one);  // full counter: awake anyway

@@ -17,7 +17,8 @@ class Wake {
   Status open();
   int fd() const { return fd_; }
 
-  // Any thread, also from a signal handler. A system call only if the loop really sleeps.
+  // Any thread, also from a signal handler. A system call only if the loop really sleeps, and
+  // only one until it is awake.
   void signal();
 
   // Loop thread. Returns true if it may sleep; false if somebody signalled since the last awake().
