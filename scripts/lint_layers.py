@@ -18,6 +18,7 @@ BOXES = [
     ("common/base", []),
     ("common/wire", ["common/base"]),
     ("common/resources", ["common/base"]),
+    ("common/gpu", ["common/base"]),
     ("common/journal", ["common/base"]),
     ("common/net", ["common/base", "common/wire"]),
     ("common/service", ANY_COMMON),
