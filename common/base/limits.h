@@ -30,6 +30,7 @@ constexpr size_t kHandlersMax = 1024;  // handlers one worker may announce
 constexpr int64_t kCallDeadlineUsMax = int64_t{3600} * 1'000'000;  // longest deadline of a call
 constexpr uint64_t kStreamWindowMax = uint64_t{64} << 20;  // largest first window of a stream
 constexpr size_t kModelsMax = 1024;  // largest max_models of a handler
+constexpr size_t kDevicesMax = 128;  // GPUs and MIG devices of one node: 16 of 7 parts, and some
 constexpr size_t kLabelsMax = 64;
 constexpr size_t kResourcesMax = 32;
 constexpr size_t kErrorTextMax = 2048;

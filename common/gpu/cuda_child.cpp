@@ -19,6 +19,8 @@
 #include <span>
 #include <utility>
 
+#include "common/base/limits.h"
+
 namespace dray::gpu {
 namespace {
 

@@ -9,7 +9,6 @@
 
 namespace dray::gpu {
 
-constexpr size_t kDevicesMax = 128;  // of one machine: 16 GPUs of 7 MIG devices, and some
 constexpr uint64_t kDeviceMibMax = uint64_t{4} << 20;  // memory of one device: 4 TiB
 
 enum class Kind : uint8_t { gpu, mig, fake };

@@ -5,6 +5,8 @@
 #include <optional>
 #include <utility>
 
+#include "common/base/limits.h"
+
 namespace dray::gpu {
 namespace {
 Error bad(std::string_view item, const std::string& why) {

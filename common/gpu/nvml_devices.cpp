@@ -6,6 +6,7 @@
 #include <fstream>
 #include <utility>
 
+#include "common/base/limits.h"
 #include "common/gpu/health.h"
 
 namespace dray::gpu {

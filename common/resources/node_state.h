@@ -12,8 +12,6 @@
 
 namespace dray {
 
-constexpr size_t kDevicesMax = 64;  // of one node
-
 struct Device {
   std::string uuid;
   uint64_t units = kResourceUnit;  // 1 to kResourceUnit; less is a device of which we own a part

@@ -1,6 +1,5 @@
 #include "common/service/service.h"
 
-#include <malloc.h>
 #include <sys/random.h>
 
 #include <cstdio>
@@ -98,11 +97,6 @@ uint64_t random_seed() {
   while (getrandom(&seed, sizeof seed, 0) != sizeof seed) {
   }
   return seed;
-}
-
-void keep_freed_memory() {
-  mallopt(M_MMAP_THRESHOLD, 16 << 20);
-  mallopt(M_TRIM_THRESHOLD, 64 << 20);
 }
 
 BootId random_boot_id() { return {random_seed() | 1, random_seed()}; }

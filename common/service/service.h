@@ -26,9 +26,6 @@ constexpr int kExitConfig = 2;
 std::optional<Config> start_service(const std::string& process, int argc, char** argv,
                                     int& exit_code);
 
-// Freed payloads are kept for the next ones instead of going back to the kernel, whose fresh pages
-// cost more than copying does. Up to 64 MiB stay.
-void keep_freed_memory();
 BootId random_boot_id();
 uint64_t random_seed();
 // Sets the log up for this process. `name` is what its lines carry.

@@ -3,7 +3,6 @@
 #include "services/router/shell/router_service.h"
 
 int main(int argc, char** argv) {
-  dray::keep_freed_memory();
   int code = 0;
   auto config = dray::start_service("router", argc, argv, code);
   return config ? dray::run_router(*config) : code;

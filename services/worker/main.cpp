@@ -3,7 +3,6 @@
 #include "services/worker/shell/worker_service.h"
 
 int main(int argc, char** argv) {
-  dray::keep_freed_memory();
   int code = 0;
   auto config = dray::start_service("worker", argc, argv, code);
   return config ? dray::worker::run_worker(*config) : code;

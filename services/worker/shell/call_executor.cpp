@@ -17,10 +17,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 constexpr size_t kPartMax = size_t{1} << 20;  // larger parts are cut
-// A handover to another thread and back costs 20 to 100 us, more than what a guest holds up; two
-// of the longest do not go together.
-constexpr double kGuestBatchUs = 150;
-constexpr double kGuestTurnUs = 200;  // all of one turn
+// All guests of one turn together. A hand-over to another thread and back costs 20 to 100 us.
+constexpr double kGuestTurnUs = 200;
 constexpr uint32_t kGuestAfter = 4;  // batches, before a handler is known
 constexpr double kCostKeeps = 0.98;
 
@@ -174,7 +172,7 @@ bool CallExecutors::are_short(const std::vector<BatchStart>& batches) const {
   for (const BatchStart& b : batches) {
     const Cost& cost = costs_[b.handler];
     us += cost.us;
-    if (cost.batches < kGuestAfter || cost.us > kGuestBatchUs || us > kGuestTurnUs) return false;
+    if (cost.batches < kGuestAfter || us > kGuestTurnUs) return false;
     if (handlers_[b.handler]->gate() != nullptr) return false;
     for (const BatchCall& call : b.calls)
       if (call.window != 0) return false;

@@ -72,6 +72,8 @@ DRAY_BATCH_HANDLER(
     });
 DRAY_HANDLER("call.until_stopped", until_stopped);
 DRAY_HANDLER("call.alone", dray::HandlerOptions{.max_concurrency = 1}, alone);
+DRAY_HANDLER("call.gated", dray::HandlerOptions{.max_concurrency = 1},
+             [](dray::Context&) { return dray::ok(); });
 DRAY_HANDLER("call.parts_then_fail", [](dray::Context& ctx) {
   ctx.send("lost");
   return dray::fail("after a part");

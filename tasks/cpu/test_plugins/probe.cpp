@@ -43,6 +43,11 @@ DRAY_HANDLER("probe.throw", [](dray::Context& ctx) -> dray::Outcome {
 DRAY_HANDLER("probe.size", [](dray::Context& ctx) {
   return dray::ok(std::string(std::stoul(std::string(ctx.payload())), 'x'));
 });
+DRAY_HANDLER("probe.result", [](dray::Context& ctx) {
+  ctx.result("an earlier one");
+  ctx.result(std::string(std::stoul(std::string(ctx.payload())), 'x'));
+  return dray::ok();
+});
 DRAY_HANDLER("probe.buffer", [](dray::Context& ctx) {
   ctx.result_buffer(std::stoul(std::string(ctx.payload())));
   return dray::ok();

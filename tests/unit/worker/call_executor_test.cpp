@@ -158,6 +158,49 @@ TEST_CASE("call executor: without a window the parts become the beginning of the
   CHECK(pool.text(2) == "after a part");
 }
 
+namespace {
+
+std::vector<BatchStart> some(size_t n, const std::string& name, const std::string& payload,
+                             uint64_t window = 0) {
+  std::vector<BatchStart> batches;
+  for (size_t i = 0; i < n; ++i)
+    batches.push_back(CallPool::batch(1000 + i, name, {payload}, 60s, window));
+  return batches;
+}
+
+// Runs one after the other until the pool takes the handler for a quick one; a run that was
+// interrupted is forgotten after some hundred others.
+bool becomes_short(CallPool& pool, uint64_t& number, const std::string& name,
+                   const std::string& payload, int runs) {
+  for (int i = 0; i < runs && !pool.executors.are_short(some(1, name, payload)); ++i) {
+    pool.push(++number, name, payload);
+    pool.wait(number);
+  }
+  return pool.executors.are_short(some(1, name, payload));
+}
+
+}  // namespace
+
+TEST_CASE("call guests: who may be one of the loop") {
+  CallPool pool(1);
+  uint64_t number = 0;
+  CHECK_FALSE(pool.executors.are_short(some(1, "echo", "x")));  // nobody knows it yet
+  CHECK(becomes_short(pool, number, "echo", "x", 20'000));
+  CHECK_FALSE(pool.executors.are_short(some(1, "echo", "x", 1000)));  // a stream may wait
+  CHECK_FALSE(becomes_short(pool, number, "sleep", "2", 10));
+  CHECK_FALSE(becomes_short(pool, number, "call.gated", "", 500));
+  CHECK(becomes_short(pool, number, "bench.work", "70", 20'000));
+  CHECK_FALSE(pool.executors.are_short(some(3, "bench.work", "70")));
+}
+
+TEST_CASE("call guests: they end like all others") {
+  CallPool pool(1);
+  auto guest = pool.executors.as_guest(some(2, "echo", "here"));
+  guest();
+  CHECK(pool.text(1000) == "here");
+  CHECK(pool.text(1001) == "here");
+}
+
 TEST_CASE("call executor: max_concurrency holds for tasks and calls together") {
   CallPool pool(3);
   std::atomic<int> ended{0};

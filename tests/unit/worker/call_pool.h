@@ -14,9 +14,9 @@
 namespace dray::worker {
 
 inline const std::vector<std::string> kCallHandlers{
-    "echo",       "echo.batch",    "bench.work",          "bench.cost",         "stream.count",
-    "call.batch", "call.describe", "call.model",          "call.until_stopped", "call.alone",
-    "fail",       "sleep",         "call.parts_then_fail"};
+    "echo",       "echo.batch",    "bench.work",           "bench.cost",         "stream.count",
+    "call.batch", "call.describe", "call.model",           "call.until_stopped", "call.alone",
+    "fail",       "sleep",         "call.parts_then_fail", "call.gated"};
 
 inline PluginHost& call_plugins() {
   // Never destroyed: at exit the plugins' own statics go first.

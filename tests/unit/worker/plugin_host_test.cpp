@@ -192,7 +192,7 @@ TEST_CASE("nothing a handler throws gets out") {
 TEST_CASE("results and errors are bounded") {
   PluginHost host({.max_result_bytes = 1000});
   REQUIRE(host.load(test_plugin("test_probe")));
-  for (const char* name : {"probe.size", "probe.buffer"}) {
+  for (const char* name : {"probe.size", "probe.result", "probe.buffer"}) {
     CHECK(run(host, name, "1000").bytes.size() == 1000);
     const auto out = run(host, name, "1001");
     CHECK(out.kind == TaskOutput::Kind::fail_final);
