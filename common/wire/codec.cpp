@@ -152,16 +152,43 @@ Status check(const Hello& m) {
   if (m.boot.is_null() || m.connect_no == 0) return bad("boot id or connect number is null");
   return {};
 }
-Status check(const Attach& m) {
-  if (m.handlers.size() > kHandlersMax) return bad("too many handlers");
-  if (m.labels.size() > kLabelsMax) return bad("too many labels");
-  if (m.resources.size() > kResourcesMax) return bad("too many resources");
-  auto too_long = [](const std::string& s) { return s.empty() || s.size() > kNameBytesMax; };
-  for (const auto& [name, units] : m.resources)
-    if (too_long(name) || units > (uint64_t{1} << 53)) return bad("bad resource");
-  if (std::any_of(m.handlers.begin(), m.handlers.end(), too_long)) return bad("bad handler name");
-  if (std::any_of(m.labels.begin(), m.labels.end(), too_long)) return bad("bad label");
+using Amounts = std::vector<std::pair<std::string, uint64_t>>;
+bool is_bad_name(const std::string& s) { return s.empty() || s.size() > kNameBytesMax; }
+Status check_names(const std::vector<std::string>& names, size_t max, const char* what) {
+  if (names.size() > max) return bad(std::string("too many ") + what + "s");
+  if (std::any_of(names.begin(), names.end(), is_bad_name)) return bad(std::string("bad ") + what);
   return {};
+}
+Status check_amounts(const Amounts& amounts, size_t max, const char* what) {
+  if (amounts.size() > max) return bad(std::string("too many ") + what + "s");
+  for (const auto& [name, units] : amounts)
+    if (is_bad_name(name) || units > (uint64_t{1} << 53)) return bad(std::string("bad ") + what);
+  return {};
+}
+// What a node has. The device blobs are looked at by whoever uses them.
+template <class M>
+Status check_node(const M& m) {
+  if (m.devices.size() > kDevicesMax) return bad("too many devices");
+  DRAY_TRY(check_names(m.labels, kLabelsMax, "label"));
+  return check_amounts(m.resources, kResourcesMax, "resource");
+}
+Status check(const Attach& m) {
+  DRAY_TRY(check_names(m.handlers, kHandlersMax, "handler"));
+  return check_node(m);
+}
+Status check(const CapacityNews& m) {
+  DRAY_TRY(check_amounts(m.taken, kResourcesMax, "amount"));
+  return check_node(m);
+}
+Status check(const Handlers& m) { return check_names(m.handlers, kHandlersMax, "handler"); }
+Status check(const NodeReport& m) {
+  DRAY_TRY(check_amounts(m.taken, kResourcesMax, "amount"));
+  return check_node(m);
+}
+Status check(const View& m) { return check_names(m.suspects, kMsgpackArrayMax, "worker"); }
+Status check(const Backlog& m) {
+  DRAY_TRY(check_amounts(m.waiting, kMsgpackArrayMax, "handler"));
+  return check_amounts(m.leased, kMsgpackArrayMax, "handler");
 }
 Status check(const Call& m) {
   if (m.handler.empty() || m.handler.size() > kNameBytesMax)

@@ -11,7 +11,14 @@ namespace dray {
 constexpr uint8_t kProtocolMajor = 1;
 constexpr uint8_t kProtocolMinor = 0;
 
-enum class Role : uint8_t { client = 1, router = 2, broker = 3, aggregator = 4, worker = 5 };
+enum class Role : uint8_t {
+  client = 1,
+  router = 2,
+  broker = 3,
+  aggregator = 4,
+  worker = 5,
+  balancer = 6,
+};
 std::string_view role_name(Role role);
 
 enum class Kind : uint16_t {
@@ -43,6 +50,8 @@ enum class Kind : uint16_t {
   drain = 47,
   have = 48,
   sync = 49,
+  capacity = 50,  // also worker -> router
+  handlers = 51,
   // broker -> aggregator
   attach_stream = 60,
   finished = 61,
@@ -67,6 +76,14 @@ enum class Kind : uint16_t {
   run = 111,
   done = 112,
   stop = 113,
+  want = 114,
+  share = 115,
+  // balancer
+  node_report = 120,
+  place = 121,
+  load = 122,
+  view = 123,
+  backlog = 124,
 };
 std::string_view kind_name(Kind kind);
 

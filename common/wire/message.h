@@ -18,6 +18,7 @@
 #include "common/base/result.h"
 #include "common/wire/doc.h"
 #include "common/wire/envelope.h"
+#include "common/wire/fleet_messages.h"
 #include "common/wire/rows.h"
 
 namespace dray {
@@ -155,8 +156,9 @@ struct Attach {  // worker -> broker, first message of a session; rows: every le
   std::vector<std::string> labels;
   std::vector<std::pair<std::string, uint64_t>> resources;  // units of 1/10,000
   uint64_t results_from = 0;  // first result number not yet acknowledged
+  std::vector<std::string> devices;  // DeviceInfo blobs (fleet.h)
   Rows<TokenRow> rows;  // running, queued here, or finished and not yet acknowledged
-  DRAY_FIELDS(slots, draining, handlers, labels, resources, results_from)
+  DRAY_FIELDS(slots, draining, handlers, labels, resources, results_from, devices)
 };
 #undef DRAY_SELF
 #define DRAY_SELF Dispatch
@@ -409,12 +411,28 @@ struct Stop {  // router -> worker: nobody waits for these any more; stop if you
 };
 #undef DRAY_SELF
 
+#define DRAY_SELF Want
+struct Want {  // router -> worker: a batch is due and waits for credit; rows: one for each handler
+  static constexpr Kind kind = Kind::want;
+  Rows<WantRow> rows;
+  DRAY_NO_FIELDS()
+};
+#undef DRAY_SELF
+#define DRAY_SELF Share
+struct Share {  // worker -> router: how its devices are shared with queued work from now on
+  static constexpr Kind kind = Kind::share;
+  Rows<ShareRow> rows;
+  DRAY_NO_FIELDS()
+};
+#undef DRAY_SELF
+
 using Message =
     std::variant<Hello, Welcome, Beat, Bye, Who, Reject, Ok, States, Submit, Submitted, Cancel,
                  Query, Admin, AdminReply, Attach, Dispatch, Results, ResultsAck, GiveBack, Revoke,
                  Progress, Drain, Have, Sync, AttachStream, Finished, FinishedAck, Wait, Unwait,
                  Fetch, Ready, Forget, WatchLost, GroupPut, GroupWatch, GroupState, Call, Reply,
-                 CallCancel, CallCredit, Offer, Run, Done, Stop>;
+                 CallCancel, CallCredit, Offer, Run, Done, Stop, CapacityNews, Handlers, Want,
+                 Share, NodeReport, Place, Load, View, Backlog>;
 
 template <class M>
 concept HasRows = requires(M m) {

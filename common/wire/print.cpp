@@ -80,6 +80,8 @@ std::string_view role_name(Role role) {
       return "aggregator";
     case Role::worker:
       return "worker";
+    case Role::balancer:
+      return "balancer";
   }
   return {};
 }
@@ -130,6 +132,15 @@ constexpr std::pair<Kind, std::string_view> kKindNames[] = {
     {Kind::run, "run"},
     {Kind::done, "done"},
     {Kind::stop, "stop"},
+    {Kind::capacity, "capacity"},
+    {Kind::handlers, "handlers"},
+    {Kind::want, "want"},
+    {Kind::share, "share"},
+    {Kind::node_report, "node_report"},
+    {Kind::place, "place"},
+    {Kind::load, "load"},
+    {Kind::view, "view"},
+    {Kind::backlog, "backlog"},
 };
 }  // namespace
 

@@ -153,7 +153,21 @@ struct RunRow {  // router -> worker
   uint16_t key = 0;  // index into RUN.keys
   uint16_t batch = 0;  // neighbouring rows with equal numbers are one batch
   uint16_t items = 1;
-  uint32_t reserved = 0;
+  uint32_t waited_us = 0;  // at the router before it was sent
+};
+// A batch of this handler is due and no credit is left. `head_us` ago its first call arrived.
+struct WantRow {  // router -> worker
+  uint64_t handler = 0;  // its place in OFFER.handlers
+  uint32_t head_us = 0;
+  uint16_t items = 1;  // waiting
+  uint16_t reserved = 0;
+};
+// While queued tasks of a handler wait at the worker, calls gather for a while, and queued work
+// runs in pieces of a bounded length; both 0 when nothing is queued.
+struct ShareRow {  // worker -> router
+  uint64_t handler = 0;  // its place in OFFER.handlers
+  uint32_t gather_us = 0;  // a batch of calls is due when its head is so old, or when it is full
+  uint32_t quantum_us = 0;  // a piece of queued work runs so long
 };
 constexpr uint16_t kDoneFreesSlot = 1;  // last row of its batch: one batch less is held
 constexpr uint16_t kDoneNotStarted = 2;  // surely not executed here
@@ -169,6 +183,7 @@ struct DoneRow {  // worker -> router
 
 static_assert(sizeof(CallRow) == 24 && sizeof(ReplyRow) == 56 && sizeof(CallIdRow) == 8);
 static_assert(sizeof(CallCreditRow) == 16 && sizeof(RunRow) == 40 && sizeof(DoneRow) == 24);
+static_assert(sizeof(WantRow) == 16 && sizeof(ShareRow) == 16);
 
 static_assert(sizeof(IdRow) == 16 && sizeof(SubmitRow) == 24 && sizeof(StateRow) == 24);
 static_assert(sizeof(TokenRow) == 32 && sizeof(DispatchRow) == 32 && sizeof(ResultRow) == 48);

@@ -53,7 +53,7 @@ Rows<Row> random_rows(Rng& rng, uint64_t& bytes) {
     if constexpr (requires { row.call; }) {
       row.call = rng.next();
       if constexpr (requires { row.items; }) row.items = static_cast<uint16_t>(rng.below(9) + 1);
-    } else {
+    } else if constexpr (requires { row.id; }) {
       row.id = {rng.next() | 1, rng.next()};
     }
     if constexpr (requires { row.len; }) {

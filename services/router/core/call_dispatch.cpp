@@ -261,6 +261,8 @@ void CallLane::run_call(BatchIndex batch, CallIndex call, Now now) {
   row.len = static_cast<uint32_t>(c.payload.size());
   row.handler = r.handler;
   row.items = c.items;
+  row.waited_us =
+      static_cast<uint32_t>(std::clamp<int64_t>(to_us(now.mono - c.arrived), 0, UINT32_MAX));
   workers_[r.worker].runs.add(row, c.payload);
 }
 
