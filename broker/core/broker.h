@@ -184,7 +184,7 @@ class Broker {
   void requeue(std::vector<Requeue>& list, Now now, Out& out);
   void fail_attempt(Handle h, Errc code, Bytes text, uint32_t exec_us, Now now,
                     std::vector<Ending>& ends, std::vector<Requeue>& back);
-  void lose_lease(Handle h, const char* why, Now now, std::vector<Ending>& ends,
+  void lose_lease(Handle h, const std::string& why, Now now, std::vector<Ending>& ends,
                   std::vector<Requeue>& back);
   void lose_worker(uint32_t w, const char* why, Now now, Out& out);
   int64_t backoff_ms(const Task& t);

@@ -6,6 +6,8 @@
 
 namespace dray::broker {
 namespace {
+constexpr size_t kCrashTextMax = 200;  // what is kept of a requeued task's text is not much longer
+
 TaskState count_end(BrokerCounters& c, TaskState state) {
   switch (state) {
     case TaskState::succeeded:
@@ -171,12 +173,12 @@ void Broker::fail_attempt(Handle h, Errc code, Bytes text, uint32_t exec_us, Now
   back.push_back({h, Cause::failure, now.wall_ms + backoff_ms(t), std::string(text.view())});
 }
 
-void Broker::lose_lease(Handle h, const char* why, Now now, std::vector<Ending>& ends,
+void Broker::lose_lease(Handle h, const std::string& why, Now now, std::vector<Ending>& ends,
                         std::vector<Requeue>& back) {
   const Task& t = ledger_.tasks()[h];
   ++counters_.lost_leases;
-  std::string text = std::string(why) + " (" + ledger_.holder(t.worker).name + ", attempt " +
-                     std::to_string(t.attempt) + ")";
+  std::string text =
+      why + " (" + ledger_.holder(t.worker).name + ", attempt " + std::to_string(t.attempt) + ")";
   if (t.lost + 1u >= ledger_.options(t).max_lost) {
     ends.push_back({h, TaskState::dead, Errc::worker_lost, 0, Bytes(std::move(text))});
   } else if (!DRAY_MUTANT(lost_not_requeued)) {
@@ -239,6 +241,9 @@ void Broker::on_results(uint32_t index, const Results& m, Now now, Out& out) {
         break;
       case Verdict::time_limit:
         fail_attempt(h, Errc::time_limit, std::move(bytes), row.exec_us, now, ends, back);
+        break;
+      case Verdict::crashed:  // not its handler's word: it may not be the task's fault
+        lose_lease(h, std::string(bytes.view().substr(0, kCrashTextMax)), now, ends, back);
         break;
     }
   }

@@ -134,7 +134,7 @@ Status check(const Dispatch& m) {
 }
 Status check(const Results& m) {
   for (size_t i = 0; i < m.rows.size(); ++i)
-    if (m.rows[i].status > static_cast<uint8_t>(Verdict::time_limit)) return bad("unknown verdict");
+    if (m.rows[i].status > static_cast<uint8_t>(Verdict::crashed)) return bad("unknown verdict");
   return {};
 }
 template <class M>

@@ -37,6 +37,7 @@ enum class Verdict : uint8_t {
   fail = 1,  // retryable
   fail_final = 2,  // permanent
   time_limit = 3,  // counts as a failure
+  crashed = 4,  // the process that ran it ended; counts as a lost lease
 };
 
 struct IdRow {

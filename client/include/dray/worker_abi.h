@@ -13,7 +13,7 @@
  * returns. Strings are counted, not terminated. The plugin must not let an exception out.
  */
 #define DRAY_ABI_MAJOR 1
-#define DRAY_ABI_MINOR 1
+#define DRAY_ABI_MINOR 2
 
 #ifdef __cplusplus
 extern "C" {
@@ -69,6 +69,8 @@ typedef struct dray_worker {
   void* opaque; /* the worker's own */
   dray_str name;
   dray_str data_dir; /* where files named in payloads live; empty if not configured */
+  dray_str user_config; /* (1.2) given to the deployment, as it was when this process began */
+  dray_str deployment; /* (1.2) empty if the handlers belong to none */
 } dray_worker;
 
 /* One execution of one task, or of one call. */
@@ -116,6 +118,14 @@ typedef struct dray_handler {
   uint64_t max_batch_bytes; /* payloads of one batch; 0: what fits in a message */
   uint32_t batch_wait_us; /* wait so long for a batch to fill; 0: never wait */
   uint32_t max_models; /* models it keeps loaded; 0: it has none */
+  /* (1.2) The deployment's user_config is another one now. Runs go on meanwhile. Returns 0, or not
+   * 0 with a line of text as init does: it can not be used, and what was before stays. May be NULL.
+   */
+  int32_t (*reconfigure)(const struct dray_handler* self, void* state, dray_str user_config,
+                         char* error, size_t error_size);
+  /* (1.2) Asked every few seconds, while runs go on: 0, or not 0 with a line of text if it can not
+   * do its work. One that does not return has its process ended. May be NULL. */
+  int32_t (*health)(const struct dray_handler* self, void* state, char* error, size_t error_size);
 } dray_handler;
 
 typedef struct dray_plugin {

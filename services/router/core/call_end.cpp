@@ -88,7 +88,7 @@ void CallLane::drop_run(CallIndex run) {
 }
 
 // The worker is gone, or says that it does not know how this ended.
-void CallLane::lose_run(CallIndex run, Now now) {
+void CallLane::lose_run(CallIndex run, Now now, Bytes why) {
   CallRecord& r = table_[run];
   const CallIndex call = r.is_hedge ? r.twin : run;
   table_[call].doubtful = true;
@@ -102,7 +102,12 @@ void CallLane::lose_run(CallIndex run, Now now) {
                      (c.attempts < kCallAttemptsMax || DRAY_MUTANT(retries_for_ever)) &&
                      (d.retries.spend() || DRAY_MUTANT(retry_budget_ignored));
   if (!again)
-    return finish(call, {.end = CallEnd::unknown, .code = Errc::outcome_unknown, .run = call}, now);
+    return finish(call,
+                  {.end = CallEnd::unknown,
+                   .code = Errc::outcome_unknown,
+                   .bytes = std::move(why),
+                   .run = call},
+                  now);
   ++totals_.retries;
   ++d.totals.retries;
   requeue(call, now);

@@ -132,7 +132,7 @@ class CallLane {
   void refuse_open(CallIndex call, CallRefusal why, Refused told, Now now);
   void release_run(CallIndex run, bool stop);
   void requeue(CallIndex call, Now now);
-  void lose_run(CallIndex run, Now now);
+  void lose_run(CallIndex run, Now now, Bytes why = {});
   void send_back(CallIndex run, Now now);
   void drop_run(CallIndex run);
   ReplyRow reply_row(const CallRecord& c, const End& end, Now now);

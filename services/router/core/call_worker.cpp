@@ -233,7 +233,7 @@ void CallLane::on_done_row(CallIndex run, const DoneRow& row, Bytes bytes, Now n
     return finish(call, {.end = CallEnd::expired, .code = Errc::expired, .run = run}, now);
   if (not_started || status == CallEnd::rejected || status == CallEnd::expired)
     return send_back(run, now);
-  lose_run(run, now);
+  lose_run(run, now, status == CallEnd::unknown ? std::move(bytes) : Bytes());
 }
 
 void CallLane::close_batch(BatchIndex batch, const DoneRow& row, Now now) {

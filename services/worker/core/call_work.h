@@ -33,7 +33,8 @@ struct BatchStart {
 
 struct CallOutcome {
   uint64_t call = 0;
-  CallEnd end = CallEnd::reply;  // reply, failed, expired or cancelled
+  // reply, failed, expired, cancelled, unknown; not started: rejected
+  CallEnd end = CallEnd::reply;
   Errc code = Errc::ok;
   Bytes bytes;  // reply, or the error text
 };

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <thread>
+#include <tuple>
 
 #include "common/base/assert.h"
 #include "common/net/clock.h"
@@ -25,6 +26,21 @@ constexpr double kCostKeeps = 0.98;
 uint32_t micros(Clock::duration d) {
   const auto us = std::chrono::duration_cast<std::chrono::microseconds>(d).count();
   return static_cast<uint32_t>(std::clamp<int64_t>(us, 0, UINT32_MAX));
+}
+
+std::pair<CallEnd, Errc> end_of(TaskOutput::Kind kind) {
+  switch (kind) {
+    case TaskOutput::Kind::ok:
+      return {CallEnd::reply, Errc::ok};
+    case TaskOutput::Kind::fail:
+      return {CallEnd::failed, Errc::app_error};
+    case TaskOutput::Kind::crashed:
+      return {CallEnd::unknown, Errc::outcome_unknown};
+    case TaskOutput::Kind::not_started:
+      return {CallEnd::rejected, Errc::unavailable};
+    default:
+      return {CallEnd::failed, Errc::app_fatal};
+  }
 }
 
 }  // namespace
@@ -173,7 +189,7 @@ bool CallExecutors::are_short(const std::vector<BatchStart>& batches) const {
     const Cost& cost = costs_[b.handler];
     us += cost.us;
     if (cost.batches < kGuestAfter || us > kGuestTurnUs) return false;
-    if (handlers_[b.handler]->gate() != nullptr) return false;
+    if (handlers_[b.handler]->gate() != nullptr || handlers_[b.handler]->is_remote()) return false;
     for (const BatchCall& call : b.calls)
       if (call.window != 0) return false;
   }
@@ -387,8 +403,9 @@ void CallExecutors::run_calls(Thread& me, Job& job) {
     CallOutcome& o = job.outcome.calls[me.places[k]];
     TaskOutput& out = outs[k];
     const bool ok = out.kind == TaskOutput::Kind::ok;
-    o.end = ok ? CallEnd::reply : CallEnd::failed;
-    o.code = ok ? Errc::ok : out.kind == TaskOutput::Kind::fail ? Errc::app_error : Errc::app_fatal;
+    std::tie(o.end, o.code) = end_of(out.kind);
+    // Of a batch all are started, or none.
+    if (out.kind == TaskOutput::Kind::not_started) job.outcome.started = false;
     o.bytes = Bytes(std::exchange(ok ? out.bytes : out.text, {}));
   }
 }

@@ -24,6 +24,8 @@ Verdict verdict_of(TaskOutput::Kind kind) {
       return Verdict::ok;
     case TaskOutput::Kind::fail:
       return Verdict::fail;
+    case TaskOutput::Kind::crashed:
+      return Verdict::crashed;
     default:
       return Verdict::fail_final;
   }
@@ -34,6 +36,8 @@ Errc code_of(TaskOutput::Kind kind) {
       return Errc::ok;
     case TaskOutput::Kind::fail:
       return Errc::app_error;
+    case TaskOutput::Kind::crashed:
+      return Errc::worker_lost;
     default:
       return Errc::app_fatal;
   }
@@ -234,6 +238,7 @@ Outcome Executors::run(Executor& me, const Start& start) {
   Outcome o;
   o.id = start.id;
   o.token = start.token;
+  o.started = me.output.kind != TaskOutput::Kind::not_started;
   o.verdict = verdict_of(me.output.kind);
   o.code = code_of(me.output.kind);
   o.exec_us = static_cast<uint32_t>(std::clamp<int64_t>(us, 0, UINT32_MAX));

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "common/base/assert.h"
 #include "services/worker/shell/plugin_run.h"
 
 namespace dray {
@@ -23,8 +24,11 @@ static_assert(offsetof(dray_handler, max_batch_size) == kHandlerSizeV1);
 static_assert(offsetof(dray_task, model) == 136 && offsetof(dray_host, send_part) == 48);
 // Sizes of ABI 1.1.
 constexpr size_t kHandlerSizeV11 = 96;
-static_assert(sizeof(dray_handler) == kHandlerSizeV11 && sizeof(dray_task) == 160);
-static_assert(sizeof(dray_worker) == 56 && sizeof(dray_host) == 56);
+static_assert(offsetof(dray_handler, reconfigure) == kHandlerSizeV11 && sizeof(dray_task) == 160);
+static_assert(offsetof(dray_worker, user_config) == 56 && sizeof(dray_host) == 56);
+// Sizes of ABI 1.2.
+constexpr size_t kHandlerSizeV12 = 112;
+static_assert(sizeof(dray_handler) == kHandlerSizeV12 && sizeof(dray_worker) == 88);
 
 constexpr size_t kInitErrorBytes = 512;
 
@@ -74,8 +78,13 @@ Error plugin_error(const std::string& path, std::string_view text) {
 
 PluginHost::PluginHost(PluginOptions options)
     : options_(std::move(options)), impl_(std::make_unique<Impl>()) {
-  impl_->worker = {sizeof(dray_worker), &callbacks(), options_.log, to_abi(options_.worker_name),
-                   to_abi(options_.data_dir)};
+  impl_->worker = {sizeof(dray_worker),
+                   &callbacks(),
+                   options_.log,
+                   to_abi(options_.worker_name),
+                   to_abi(options_.data_dir),
+                   to_abi(options_.user_config),
+                   to_abi(options_.deployment)};
 }
 
 PluginHost::~PluginHost() {
@@ -140,6 +149,11 @@ Result<PluginHost::NewHandlers> PluginHost::collect(const std::string& path, voi
   }
   if (!options_.allow_test_handlers)
     std::erase_if(fresh, [](const auto& handler) { return handler->info_.test_only; });
+  const auto& only = options_.only;
+  if (!only.empty())
+    std::erase_if(fresh, [&](const auto& handler) {
+      return std::find(only.begin(), only.end(), handler->info_.name) == only.end();
+    });
   return fresh;
 }
 
@@ -191,12 +205,49 @@ Status PluginHost::init(NewHandlers& fresh) const {
 }
 
 void PluginHost::fini(Handler& handler) {
-  if (handler.abi_->fini == nullptr || handler.abi_->init == nullptr) return;
+  if (handler.abi_ == nullptr || handler.abi_->fini == nullptr || handler.abi_->init == nullptr)
+    return;
   try {
     handler.abi_->fini(handler.abi_, handler.state_);
   } catch (...) {  // the worker is going away; there is nobody to tell
   }
   handler.state_ = nullptr;
+}
+
+const Handler* PluginHost::add_remote(HandlerInfo info, Runner& runner) {
+  auto handler = std::make_unique<Handler>();
+  std::string name = info.name;
+  handler->info_ = std::move(info);
+  handler->runner_ = &runner;
+  const auto [place, fresh] = handlers_.emplace(std::move(name), std::move(handler));
+  DRAY_ASSERT(fresh);
+  return place->second.get();
+}
+
+Status PluginHost::ask(std::string_view what, const Hook& hook) const {
+  for (const auto& [name, handler] : handlers_) {
+    if (handler->abi_ == nullptr || handler->abi_->size < kHandlerSizeV12) continue;
+    std::array<char, kInitErrorBytes> error{};
+    if (hook(*handler, error) == 0) continue;
+    error.back() = '\0';
+    return make_error(Errc::app_error, "handler '" + name + "' " + std::string(what) + ": " +
+                                           one_line(error.data()));
+  }
+  return {};
+}
+
+Status PluginHost::reconfigure(std::string_view user_config) const {
+  return ask("refuses its user_config", [&](const Handler& h, std::span<char> error) {
+    if (h.abi_->reconfigure == nullptr) return 0;
+    return h.abi_->reconfigure(h.abi_, h.state_, to_abi(user_config), error.data(), error.size());
+  });
+}
+
+Status PluginHost::health() const {
+  return ask("is not well", [](const Handler& h, std::span<char> error) {
+    if (h.abi_->health == nullptr) return 0;
+    return h.abi_->health(h.abi_, h.state_, error.data(), error.size());
+  });
 }
 
 const Handler* PluginHost::find(std::string_view name) const {

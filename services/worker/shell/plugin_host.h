@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -63,7 +64,13 @@ struct TaskView {
 
 // What came out. Reuse one object per executor: its memory is kept, so small tasks never allocate.
 struct TaskOutput {
-  enum class Kind : uint8_t { ok, fail, fail_final };
+  enum class Kind : uint8_t {
+    ok,
+    fail,
+    fail_final,
+    crashed,  // the process that ran it ended: nobody knows how far it came
+    not_started,  // surely not executed
+  };
   Kind kind = Kind::ok;
   std::string bytes;  // the result; empty unless ok
   std::string text;  // the error, one line, at most kErrorTextMax bytes; empty if ok
@@ -79,6 +86,17 @@ struct HandlerInfo {
   bool operator==(const HandlerInfo&) const = default;
 };
 
+class Handler;
+
+// Runs handlers that are not loaded here: in other processes. Any thread; blocks until every output
+// is there.
+class Runner {
+ public:
+  virtual ~Runner() = default;
+  virtual void run(const Handler& handler, std::span<const TaskView> tasks,
+                   std::span<TaskOutput> outs) = 0;
+};
+
 // A loaded handler; lives as long as its PluginHost.
 class Handler {
  public:
@@ -86,10 +104,12 @@ class Handler {
   // Keeps max_concurrency where tasks and calls of one handler meet; null: no limit. Whoever runs
   // the handler enters first.
   RunGate* gate() const { return gate_.get(); }
+  bool is_remote() const { return runner_ != nullptr; }
 
  private:
   friend class PluginHost;
   HandlerInfo info_;
+  Runner* runner_ = nullptr;  // null: it is loaded here
   const dray_handler* abi_ = nullptr;
   void* state_ = nullptr;
   std::unique_ptr<RunGate> gate_;
@@ -101,6 +121,9 @@ struct PluginOptions {
   std::string data_dir = {};
   size_t max_result_bytes = kPayloadBytesMax;
   LogSink* log = nullptr;
+  std::vector<std::string> only = {};  // handlers to keep; empty: all
+  std::string user_config = {};
+  std::string deployment = {};
 };
 
 // load() from one thread before work starts; find, handlers and run from any thread afterwards.
@@ -113,6 +136,12 @@ class PluginHost {
 
   // All of a plugin's handlers, or none and the reason.
   Status load(const std::string& path);
+  // A handler that `runner`, which outlives this host, runs. Pre: the name is free. The thread of
+  // load(), also while others run handlers.
+  const Handler* add_remote(HandlerInfo info, Runner& runner);
+  // Ask the handlers that have such a hook. The first one's error, or ok.
+  Status reconfigure(std::string_view user_config) const;
+  Status health() const;
   const Handler* find(std::string_view name) const;
   std::vector<HandlerInfo> handlers() const;  // sorted by name
   void run(const Handler& handler, const TaskView& task, TaskOutput& out) const;
@@ -134,6 +163,8 @@ class PluginHost {
   Status check(const std::string& path, const dray_handler* abi, const NewHandlers& seen) const;
   Status init(NewHandlers& fresh) const;
   static void fini(Handler& handler);
+  using Hook = std::function<int(const Handler&, std::span<char> error)>;
+  Status ask(std::string_view what, const Hook& hook) const;
 
   PluginOptions options_;
   std::unique_ptr<Impl> impl_;

@@ -151,6 +151,7 @@ std::string one_line(std::string_view text) {
 const dray_host& PluginHost::callbacks() { return kHost; }
 
 void PluginHost::run(const Handler& handler, const TaskView& task, TaskOutput& out) const {
+  if (handler.runner_ != nullptr) return handler.runner_->run(handler, {&task, 1}, {&out, 1});
   if (handler.abi_->run == nullptr) return run_batch(handler, {&task, 1}, {&out, 1});
   Running run;
   run.max_result_bytes = options_.max_result_bytes;
@@ -169,6 +170,7 @@ void PluginHost::run(const Handler& handler, const TaskView& task, TaskOutput& o
 
 void PluginHost::run_batch(const Handler& handler, std::span<const TaskView> tasks,
                            std::span<TaskOutput> outs) const {
+  if (handler.runner_ != nullptr) return handler.runner_->run(handler, tasks, outs);
   thread_local std::vector<Running> runs;  // kept, so that batches do not allocate
   thread_local std::vector<const dray_task*> pointers;
   if (runs.size() < tasks.size()) runs.resize(tasks.size());

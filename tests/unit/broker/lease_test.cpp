@@ -165,6 +165,25 @@ TEST_CASE("failures back off, then the task is dead with its reasons, and can be
   CHECK(b.leases(kWorkerA)[0].payload == "p" + to_hex(list[0]).substr(26));
 }
 
+TEST_CASE("a crash of the executor is a lost lease, with its reason kept") {
+  Bench b;
+  b.open(kRouter, Role::router, "router");
+  auto list = b.submit(1, {.handler = "echo", .max_failures = 1, .max_lost = 2});
+  b.attach(kWorkerA, "a", 100);
+  b.result(kWorkerA, b.leases(kWorkerA).at(0), 1, Verdict::crashed, "executor crashed: SIGSEGV");
+  REQUIRE(b.leases(kWorkerA).size() == 2);  // at once, and not a failure
+  CHECK(b.core->counters().lost_leases == 1);
+  CHECK(b.leases(kWorkerA)[1].attempt == 2);
+  b.result(kWorkerA, b.leases(kWorkerA).at(1), 2, Verdict::crashed,
+           std::string(5000, 'x') + "executor crashed");
+  CHECK(b.state(list[0]) == TaskState::dead);
+  REQUIRE(b.core->ledger().errors(list[0]));
+  const auto& errors = *b.core->ledger().errors(list[0]);
+  REQUIRE(errors.size() == 2);
+  CHECK(errors[0].find("executor crashed: SIGSEGV (a, attempt 1)") != std::string::npos);
+  CHECK(errors[1].size() < 300);
+}
+
 TEST_CASE("delay and expiry") {
   Bench b;
   b.open(kRouter, Role::router, "router");
