@@ -167,6 +167,7 @@ class Broker {
   void enlist(Handle h, Now now);
   void on_cancel(SessionId from, const Envelope& e, const Cancel& m, Now now, Out& out);
   void on_query(SessionId from, const Envelope& e, const Query& m, Out& out);
+  void on_handlers(uint32_t index, const Handlers& m, Now now, Out& out);
   void on_attach(SessionId from, const Envelope& e, const Attach& m, Now now, Out& out);
   void on_results(uint32_t w, const Results& m, Now now, Out& out);
   void on_give_back(uint32_t w, const GiveBack& m, Now now, Out& out);

@@ -57,6 +57,20 @@ void Broker::on_attach(SessionId from, const Envelope& e, const Attach& m, Now n
   next_deadline_ = now.mono;
 }
 
+// What a worker runs from now on. What it has of others stays its own: it ends it or gives it back.
+void Broker::on_handlers(uint32_t index, const Handlers& m, Now now, Out& out) {
+  Worker& w = workers_[index];
+  w.handlers = {m.handlers.begin(), m.handlers.end()};
+  w.slots = std::max<uint32_t>(m.slots, 1);
+  if (DRAY_MUTANT(handlers_not_heard)) return;
+  ++placement_gen_;
+  next_deadline_ = now.mono;
+  CatalogRec news;
+  for (const auto& h : m.handlers)
+    if (ledger_.catalog_handlers().count(h) == 0) news.handlers.push_back(h);
+  if (!news.handlers.empty()) commit(news, {}, out);
+}
+
 // Proof instead of a timer: a lease that was sent before `received` and is not in the list was lost
 // on the way (or in the worker), so it may start elsewhere; a token we do not know is void.
 void Broker::on_have(uint32_t index, const Have& m, Now now, Out& out) {

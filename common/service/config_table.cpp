@@ -113,6 +113,8 @@ constexpr ConfigKey kKeys[] = {
      "Most tasks held by the worker before they start.", ""},
     {"worker.plugins", paths, "", 0, 64, "worker", "Shared objects with handlers, loaded at start.",
      ""},
+    {"worker.isolate", boolean, "false", 0, 1, "worker",
+     "Run each plugin in a process of its own: a crash ends only what that plugin ran.", ""},
     {"worker.data_dir", path, "data/work", 0, 0, "worker",
      "Folder that handlers may read stored data from (vec.topk).", ""},
     {"worker.allow_test_handlers", boolean, "false", 0, 1, "worker",

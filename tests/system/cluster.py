@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("DRAY_BIN", ROOT / "build/release/bin")).resolve()
 LONG = os.environ.get("DRAY_LENGTH", "short") == "long"
-PROGRAMS = ("dray-broker", "dray-router", "dray-aggregator", "dray-worker")
+PROGRAMS = ("dray-broker", "dray-router", "dray-aggregator", "dray-worker", "dray-executor")
 SERVICES = ("broker", "router", "aggregator")
 
 

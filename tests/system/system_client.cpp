@@ -3,6 +3,7 @@
 //
 //   submit --handler H [--payload P | --payload-bytes N] [--id HEX] [--queue Q] [--timeout MS]
 //          [--wait MS] [--resource NAME] [--amount X] [--label L] [--max-lost N] [--max-failures N]
+//          [--time-limit MS]
 //   bulk   --handler H --count N --bytes B [--payload P] [--queue Q] [--wait S]
 //          N tasks in large messages; with --wait also their ends
 //   ping   --seconds S        one echo after the other; how many, slowest, failed
@@ -42,6 +43,7 @@ dray::TaskOptions options_of(const Arguments& a) {
   o.max_lost = static_cast<uint32_t>(a.number("max-lost", 3));
   o.max_failures = static_cast<uint32_t>(a.number("max-failures", 3));
   o.backoff = 50ms;
+  o.time_limit = dray::Millis(a.number("time-limit", 0));
   if (a.has("resource")) o.resources[a.text("resource")] = a.real("amount", 1);
   if (a.has("label")) o.labels.push_back(a.text("label"));
   if (auto id = dray::Id::from_hex(a.text("id"))) o.id = *id;

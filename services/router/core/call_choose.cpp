@@ -8,7 +8,7 @@ namespace dray {
 
 bool CallLane::has_room(const Replica& r) const {
   const Worker& w = workers_[r.worker];
-  if (w.draining || w.credit.available() == 0) return false;
+  if (w.draining || r.withdrawn || w.credit.available() == 0) return false;
   const uint32_t most = r.offer.max_ongoing;
   return most == 0 || r.ongoing.size() < most || DRAY_MUTANT(max_ongoing_ignored);
 }

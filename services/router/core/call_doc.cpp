@@ -53,7 +53,7 @@ Doc CallLane::replica_doc(const Replica& r) const {
       .set("ongoing", r.ongoing.size())
       .set("max_ongoing", r.offer.max_ongoing)
       .set("credit", w.credit.available())
-      .set("draining", w.draining)
+      .set("draining", w.draining || r.withdrawn)
       .set("models", std::move(models));
   return doc;
 }

@@ -139,7 +139,9 @@ class CallLane {
   void count_times(Deployment& d, const ReplyRow& row);
   void reply(uint32_t client, const ReplyRow& row, const Bytes& bytes);
   // call_worker.cpp: workers
-  void on_offer(uint32_t worker, const Envelope& envelope, const Offer& m, Now now, Outbox& out);
+  void on_offer(uint32_t worker, const Offer& m, Now now, Outbox& out);
+  void offer_one(uint32_t worker, uint16_t handler, const std::string& blob, Now now, Outbox& out);
+  void withdraw(uint32_t replica);
   void add_replica(uint32_t worker, uint16_t handler, HandlerOffer offer, Now now);
   void remove_replica(uint32_t replica, Now now);
   void replicas_changed(Deployment& d);

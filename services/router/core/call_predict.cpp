@@ -39,7 +39,8 @@ Time CallLane::free_at(Deployment& d, Now now) {
   d.free_at = kNever;
   for (uint32_t i : d.replicas) {
     const Replica& r = replicas_[i];
-    if (!workers_[r.worker].draining) d.free_at = std::min(d.free_at, free_at(r, now));
+    if (!workers_[r.worker].draining && !r.withdrawn)
+      d.free_at = std::min(d.free_at, free_at(r, now));
     if (d.free_at <= now.mono) break;
   }
   return d.free_at;

@@ -70,37 +70,73 @@ void CallLane::on_worker_message(SessionId from, const Envelope& envelope, Messa
     w.credit.on_granted(envelope.granted);
     dirty_ = true;
   }
-  if (const auto* offer = std::get_if<Offer>(&m)) on_offer(it->second, envelope, *offer, now, out);
+  if (const auto* offer = std::get_if<Offer>(&m)) on_offer(it->second, *offer, now, out);
   if (const auto* done = std::get_if<Done>(&m)) on_done(it->second, *done, now);
   if (const auto* drain = std::get_if<Drain>(&m)) on_drain(it->second, *drain, out);
   if (const auto* reject = std::get_if<Reject>(&m))
     out.note("worker_rejects", "name=" + w.name + " detail=" + reject->detail);
 }
 
-void CallLane::on_offer(uint32_t worker, const Envelope& envelope, const Offer& m, Now now,
-                        Outbox& out) {
+// The first OFFER of a session, or all that holds from now on: an index names the same handler as
+// before, an empty one no handler any more.
+void CallLane::on_offer(uint32_t worker, const Offer& m, Now now, Outbox& out) {
   Worker& w = workers_[worker];
-  if (w.offered) {
-    out.now.push_back(
-        reply_to(w.id, envelope, make_reject(Errc::bad_message, "a second OFFER in a session")));
-    return;
-  }
+  const bool was_draining = w.draining;
   w.offered = heard_offer_ = true;
   w.slots = std::max<uint32_t>(1, m.slots);
   w.draining = m.draining;
-  for (size_t i = 0; i < m.handlers.size(); ++i) {
-    workers_[worker].replicas.push_back(kNoSlot);
-    auto offer = decode_offer(m.handlers[i]);
-    if (offer && !knows_or_has_room(offer->name))
-      out.note("too_many_handlers", "name=" + workers_[worker].name + " handler=" + offer->name);
-    else if (offer)
-      add_replica(worker, static_cast<uint16_t>(i), std::move(*offer), now);
-    else
-      out.note("bad_offer", "name=" + workers_[worker].name + " detail=" + offer.error().detail);
+  w.replicas.resize(std::max(w.replicas.size(), m.handlers.size()), kNoSlot);
+  for (size_t i = 0; i < w.replicas.size(); ++i) {
+    const std::string none;
+    const std::string& blob = i < m.handlers.size() ? m.handlers[i] : none;
+    offer_one(worker, static_cast<uint16_t>(i), blob, now, out);
   }
+  for (uint32_t r : w.replicas)
+    if (r != kNoSlot && w.draining != was_draining)
+      replicas_changed(*deployments_[replicas_[r].deployment]);
   // It may wait for our word that nothing comes any more.
   if (m.draining) on_drain(worker, Drain{true}, out);
   dirty_ = true;
+}
+
+void CallLane::offer_one(uint32_t worker, uint16_t handler, const std::string& blob, Now now,
+                         Outbox& out) {
+  const uint32_t known = workers_[worker].replicas[handler];
+  if (blob.empty()) {
+    if (known != kNoSlot && !DRAY_MUTANT(withdrawn_still_used)) withdraw(known);
+    return;
+  }
+  auto offer = decode_offer(blob);
+  const std::string& name = workers_[worker].name;
+  if (!offer) {
+    out.note("bad_offer", "name=" + name + " detail=" + offer.error().detail);
+    if (known != kNoSlot) withdraw(known);
+  } else if (known == kNoSlot) {
+    if (knows_or_has_room(offer->name))
+      add_replica(worker, handler, std::move(*offer), now);
+    else
+      out.note("too_many_handlers", "name=" + name + " handler=" + offer->name);
+  } else if (replicas_[known].offer.name != offer->name) {
+    out.note("bad_offer", "name=" + name + " detail=an index names another handler now");
+    withdraw(known);
+  } else if (Replica& r = replicas_[known]; r.withdrawn || !(r.offer == *offer)) {
+    Deployment& d = *deployments_[r.deployment];
+    r.withdrawn = false;
+    r.changed = true;
+    r.offer = std::move(*offer);
+    while (r.models.size() > r.offer.max_models) forget_model(d, r.models.back(), known);
+    replicas_changed(d);
+  }
+}
+
+// It gets nothing new; what it runs goes on.
+void CallLane::withdraw(uint32_t replica) {
+  Replica& r = replicas_[replica];
+  if (r.withdrawn) return;
+  Deployment& d = *deployments_[r.deployment];
+  r.withdrawn = true;
+  while (!r.models.empty()) forget_model(d, r.models.back(), replica);
+  replicas_changed(d);
 }
 
 bool CallLane::knows_or_has_room(const std::string& name) const {
@@ -141,6 +177,7 @@ void CallLane::replicas_changed(Deployment& d) {
   bool first = true;
   for (uint32_t i : d.replicas) {
     const Replica& r = replicas_[i];
+    if (r.withdrawn) continue;
     const uint64_t bytes = r.offer.max_batch_bytes == 0 ? kBodyBytesMax : r.offer.max_batch_bytes;
     const Duration wait = std::chrono::microseconds(r.offer.batch_wait_us);
     const bool idempotent = (r.offer.flags & kOfferIdempotent) != 0;

@@ -10,11 +10,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "common/base/cost_line.h"
 #include "common/wire/offer.h"
 #include "services/router/core/call_heap.h"
 #include "services/router/core/call_table.h"
 #include "services/router/core/call_types.h"
-#include "common/base/cost_line.h"
 #include "services/router/core/deadline_tally.h"
 
 namespace dray {
@@ -25,6 +25,8 @@ struct Replica {
   uint32_t deployment = kNoSlot;
   uint16_t handler = 0;  // index into OFFER.handlers
   HandlerOffer offer;
+  bool withdrawn = false;  // gets nothing new
+  bool changed = false;  // it was offered differently before
   std::vector<BatchIndex> ongoing;
   Time idle_since{};  // valid while nothing is ongoing
   std::vector<uint32_t> models;  // keys it has loaded, as far as we sent them; newest first

@@ -50,7 +50,7 @@ void Agent::on_open(const SessionInfo& info, Now now, Out& out) {
                            " unacked=" + std::to_string(results_.size()));
   Attach attach{options_.slots,
                 draining(),
-                options_.handlers,
+                offered_handlers(),
                 options_.labels,
                 options_.resources,
                 results_.first(),
@@ -270,12 +270,47 @@ LocalSpec Agent::judge(const std::string& blob) const {
     return std::find(options_.labels.begin(), options_.labels.end(), label) !=
            options_.labels.end();
   };
-  if (handler == options_.handlers.end())
+  if (!is_offered(local.handler))
     local.refuse = Errc::unknown_handler;
   else if (!needs || !std::all_of(local.spec.labels.begin(), local.spec.labels.end(), has_label))
     local.refuse = Errc::infeasible;
   if (needs) local.needs = std::move(*needs);
   return local;
+}
+
+std::vector<std::string> Agent::offered_handlers() const {
+  std::vector<std::string> names;
+  for (size_t i = 0; i < options_.handlers.size(); ++i)
+    if (is_offered(i)) names.push_back(options_.handlers[i]);
+  return names;
+}
+
+void Agent::set_handlers(const std::vector<HandlerNow>& handlers, Now now, Out& out) {
+  const std::vector<std::string> before = offered_handlers();
+  withdrawn_.clear();
+  options_.handlers.clear();
+  options_.handler_limits.resize(handlers.size());
+  for (size_t i = 0; i < handlers.size(); ++i) {
+    options_.handlers.push_back(handlers[i].name);
+    options_.handler_limits[i] = handlers[i].limit;
+    if (!handlers[i].offered) withdrawn_.insert(handlers[i].name);
+    if (handlers[i].limit != 0) ledger_.set_total("handler " + handlers[i].name, handlers[i].limit);
+  }
+  specs_.clear();  // they were judged by what was offered before
+  std::vector<std::string> names = offered_handlers();
+  if (attached() && names != before && !DRAY_MUTANT(handlers_not_told))
+    send(Handlers{options_.slots, std::move(names)}, now, out);
+  std::vector<TokenRow> rows;
+  for (Index i = held_.oldest_queued(); i != Holdings::kNone && attached();) {
+    const Index next = held_.after(i);
+    if (!is_offered(held_.at(i).spec->handler)) {
+      rows.push_back({held_.at(i).id, held_.at(i).token});
+      held_.remove(i);
+    }
+    i = next;
+  }
+  give_back(Errc::unknown_handler, rows, now, out);
+  start_ready(now, out);
 }
 
 void Agent::give_back(Errc code, const std::vector<TokenRow>& rows, Now now, Out& out) {

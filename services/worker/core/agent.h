@@ -16,6 +16,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -64,6 +65,14 @@ struct AgentCounters {
   uint64_t stuck = 0;  // handlers that ignored their time limit
 };
 
+// A handler in the table that both lanes share; its place is its index.
+struct HandlerNow {
+  std::string name;
+  uint32_t limit = 0;  // how many run at once; 0: any
+  bool offered = true;
+  bool operator==(const HandlerNow&) const = default;
+};
+
 class Agent {
  public:
   using Out = WorkerOut;
@@ -77,6 +86,10 @@ class Agent {
   void on_progress(std::vector<ProgressItem>&& items, Now now, Out& out);
   void tick(Now now, Out& out);
   Time next_deadline() const;
+
+  // The handlers are these from now on. Those known before keep their places; `offered` may change.
+  // Tells the broker, and gives back what can not be run any more.
+  void set_handlers(const std::vector<HandlerNow>& handlers, Now now, Out& out);
 
   // SIGTERM: no new work, finish what runs, leave after drain_timeout at the latest.
   void begin_drain(Now now, Out& out);
@@ -121,6 +134,10 @@ class Agent {
   std::shared_ptr<const LocalSpec> local_spec(const std::string& blob);
   static ResourceList ledger_rows(const AgentOptions& options);
   LocalSpec judge(const std::string& blob) const;
+  bool is_offered(size_t handler) const {
+    return handler < options_.handlers.size() && withdrawn_.count(options_.handlers[handler]) == 0;
+  }
+  std::vector<std::string> offered_handlers() const;
 
   bool stalled(Now now) const;
   bool has_slot(const HeldTask& task, Now now) const;
@@ -137,6 +154,7 @@ class Agent {
   void check_drain(Now now, Out& out);
 
   AgentOptions options_;
+  std::set<std::string> withdrawn_;  // of options_.handlers
   Ledger ledger_;  // options_.resources, then a row for each limited handler
   Pace pace_;
   Holdings held_;

@@ -29,6 +29,26 @@ CallAgent::CallAgent(CallAgentOptions options)
       ongoing_(options_.offers.size(), 0) {
   DRAY_ASSERT(options_.slots > 0);
   for (const HandlerOffer& offer : options_.offers) blobs_.push_back(encode_offer(offer));
+  fixed_offers_ = blobs_.size();
+}
+
+// What is held of a handler that is not offered any more still runs, or comes back from the
+// executors as not started.
+void CallAgent::set_offers(const std::vector<std::optional<HandlerOffer>>& offers, Now now,
+                           Out& out) {
+  DRAY_ASSERT(offers.size() >= options_.offers.size());
+  std::vector<std::string> blobs;
+  options_.offers.resize(offers.size());
+  ongoing_.resize(offers.size(), 0);
+  for (size_t i = 0; i < offers.size(); ++i) {
+    if (offers[i]) options_.offers[i] = *offers[i];
+    blobs.push_back(offers[i] ? encode_offer(*offers[i]) : std::string());
+  }
+  if (blobs == blobs_) return;
+  blobs_ = std::move(blobs);
+  changed_ = true;
+  if (DRAY_MUTANT(offer_not_repeated)) return;
+  for (Peer& peer : routers_) send(peer, Offer{options_.slots, draining(), blobs_}, now, out);
 }
 
 // --- session -----------------------------------------------------------------------------------
@@ -222,7 +242,8 @@ void CallAgent::on_run(Peer& peer, const Run& m, Now now, Out& out) {
 Errc CallAgent::judge(const Peer& peer, const Run& m, const Span& span) const {
   const RunRow head = m.rows[span.begin];
   if (draining() && peer.drains != 0 && peer.drains_answered == peer.drains) return Errc::draining;
-  if (head.handler >= options_.offers.size()) return Errc::unknown_handler;
+  if (head.handler >= options_.offers.size() || blobs_[head.handler].empty())
+    return Errc::unknown_handler;
   if (head.key >= m.keys.size()) return Errc::bad_argument;
   const HandlerOffer& offer = options_.offers[head.handler];
   const size_t n = span.end - span.begin;
@@ -374,7 +395,10 @@ Doc CallAgent::to_doc(Now now) const {
   Doc counts;
   counts.set("batches", c.batches).set("calls", c.calls).set("started", c.started);
   counts.set("replies", c.replies).set("failed", c.failed).set("expired", c.expired);
-  counts.set("cancelled", c.cancelled).set("refused", c.refused).set("dropped", c.dropped);
+  counts.set("cancelled", c.cancelled)
+      .set("unknown", c.unknown)
+      .set("refused", c.refused)
+      .set("dropped", c.dropped);
   counts.set("parts", c.parts).set("part_bytes", c.part_bytes).set("repeated", c.repeated);
   counts.set("missed", c.missed).set("grants", c.grants).set("stuck", c.stuck);
   doc.set("counters", std::move(counts));

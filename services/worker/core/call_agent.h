@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,7 @@ struct CallCounters {
   uint64_t failed = 0;
   uint64_t expired = 0;
   uint64_t cancelled = 0;
+  uint64_t unknown = 0;  // the process that ran them ended
   uint64_t refused = 0;  // calls in rows that make no sense here, or beyond the credit
   uint64_t dropped = 0;  // outcomes and parts for a session that is gone, or of a stopped call
   uint64_t parts = 0;
@@ -77,6 +79,8 @@ class CallAgent {
   void end_turn(Now now, Out& out);
 
   void set_draining(bool on, Now now, Out& out);  // tells every router
+  // By handler, as HandlerNow; without a value: not offered any more. Tells every router.
+  void set_offers(const std::vector<std::optional<HandlerOffer>>& offers, Now now, Out& out);
   void begin_drain(Now now, Out& out);  // for good: leave after drain_timeout at the latest
   bool draining() const { return draining_ || leaving_; }
   bool drained() const { return drained_; }
@@ -178,7 +182,8 @@ class CallAgent {
   void check_batch(uint64_t number, const Batch& batch) const;
 
   CallAgentOptions options_;
-  std::vector<std::string> blobs_;  // the offers
+  std::vector<std::string> blobs_;  // the offers; empty: not offered any more
+  size_t fixed_offers_ = 0;  // that never change: the first ones
   Pace pace_;
   CallCounters counters_;
   std::vector<Peer> routers_;  // in opening order

@@ -130,6 +130,7 @@ void CallAgent::count(CallEnd end) {
   counters_.failed += end == CallEnd::failed;
   counters_.expired += end == CallEnd::expired;
   counters_.cancelled += end == CallEnd::cancelled;
+  counters_.unknown += end == CallEnd::unknown;
 }
 
 void CallAgent::release(Batches::iterator it) {
@@ -305,7 +306,7 @@ void CallAgent::check() const {
   DRAY_ASSERT(running == running_ && bytes == payload_bytes_ && ongoing == ongoing_);
   DRAY_ASSERT(waiting_.size() == batches_.size() - running);
   DRAY_ASSERT(std::is_sorted(waiting_.begin(), waiting_.end()));
-  for (size_t i = 0; i < ongoing.size(); ++i)
+  for (size_t i = 0; i < fixed_offers_; ++i)  // the limit of others may have shrunk meanwhile
     DRAY_ASSERT(ongoing[i] <= ongoing_max(static_cast<uint32_t>(i)));
   for (const Peer& peer : routers_) {
     DRAY_ASSERT(peer.held == by_router[peer.session].first);

@@ -13,6 +13,7 @@
 #include "common/wire/outbox.h"
 #include "common/wire/spec.h"
 #include "services/worker/core/call_work.h"
+#include "services/worker/core/replica_work.h"
 
 namespace dray::worker {
 
@@ -64,6 +65,7 @@ struct WorkerOut : Outbox {
   std::vector<BatchStart> batches;  // run these; the executors of calls keep them in order
   std::vector<uint64_t> stop_calls;  // ask these to stop; each was in a batch
   std::vector<CallGrant> part_grants;
+  ProcessOrders orders;  // carried out before anything is started
   bool recall = false;  // hand back, as Outcome{started = false}, every Start that has not begun
   bool exit = false;  // leave the process with WorkerCore::exit_code()
 
@@ -74,6 +76,7 @@ struct WorkerOut : Outbox {
     batches.clear();
     stop_calls.clear();
     part_grants.clear();
+    orders.clear();
     recall = false;
     exit = false;
   }

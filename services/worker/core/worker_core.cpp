@@ -2,6 +2,7 @@
 #include "services/worker/core/worker_core.h"
 
 #include "common/base/assert.h"
+#include "common/base/limits.h"
 
 namespace dray::worker {
 namespace {
@@ -14,17 +15,101 @@ CallAgentOptions call_options(const AgentOptions& options) {
 }
 }  // namespace
 
-WorkerCore::WorkerCore(AgentOptions options) : tasks_(options), calls_(call_options(options)) {}
+WorkerCore::WorkerCore(AgentOptions options, ReplicaOptions replicas)
+    : resources_(options.resources, options.labels),
+      tasks_(options),
+      calls_(call_options(options)),
+      replicas_(std::move(replicas), resources_),
+      own_(options.handlers.size()) {
+  for (size_t i = 0; i < own_; ++i) {
+    const uint32_t limit = i < options.handler_limits.size() ? options.handler_limits[i] : 0;
+    Entry entry{{options.handlers[i], limit, true}, {}};
+    if (i < options.offers.size()) entry.offered.offer = options.offers[i];
+    table_.push_back(std::move(entry));
+  }
+}
+
+// --- replicas ----------------------------------------------------------------------------------
+
+void WorkerCore::on_processes(std::vector<ProcessEvent>&& events, Now now, Out& out) {
+  replicas_.on_events(std::move(events), now, out);
+}
+
+// Its place in the table, a new one if need be; table_.size(): there is no room.
+size_t WorkerCore::entry_of(const std::string& name, Out& out) {
+  size_t i = own_;
+  while (i < table_.size() && table_[i].handler.name != name) ++i;
+  if (i < table_.size()) return i;
+  if (table_.size() == kHandlersMax) {
+    if (!table_full_) out.note("too_many_handlers", "handler=" + name);
+    table_full_ = true;
+    return i;
+  }
+  table_.push_back({{name, 0, false}, {}});
+  return i;
+}
+
+void WorkerCore::apply_replicas(Now now, Out& out) {
+  if (!replicas_.take_changed()) return;
+  std::vector<OfferedHandler> next(table_.size());
+  for (OfferedHandler& handler : replicas_.offered(now.mono)) {
+    const size_t i = entry_of(handler.offer.name, out);
+    next.resize(table_.size());
+    if (i < next.size()) next[i] = std::move(handler);
+  }
+  std::vector<HandlerNow> handlers;
+  std::vector<std::optional<HandlerOffer>> offers;
+  bool changed = false;
+  for (size_t i = 0; i < table_.size(); ++i) {
+    Entry& entry = table_[i];
+    if (i >= own_) {
+      const bool offered = !next[i].offer.name.empty();
+      const HandlerRoute route{static_cast<uint32_t>(i), entry.handler.name, next[i].can_batch,
+                               next[i].places, next[i].expected};
+      changed = changed || !(next[i] == entry.offered) || offered != entry.handler.offered;
+      if (!(next[i] == entry.offered)) out.orders.routes.push_back(route);
+      entry.handler.offered = offered;
+      if (offered) entry.handler.limit = next[i].limit;
+      entry.offered = std::move(next[i]);
+    }
+    handlers.push_back(entry.handler);
+    offers.emplace_back();
+    if (entry.handler.offered) offers.back() = entry.offered.offer;
+  }
+  if (!changed) return;
+  tasks_.set_handlers(handlers, now, out);
+  calls_.set_offers(offers, now, out);
+}
+
+void WorkerCore::report(bool all, Now now, Out& out) {
+  (void)now;
+  if (balancer_ == SessionId::none) return;
+  NodeReport report;
+  report.goal = replicas_.goal();
+  report.draining = tasks_.draining();
+  report.whole = all;
+  resources_.report(report);
+  report.replicas = replicas_.statuses(all);
+  draining_told_ = report.draining;
+  out.now.push_back({balancer_, 0, 0, 0, std::move(report), {}, 0});
+}
+
+// --- sessions ----------------------------------------------------------------------------------
 
 void WorkerCore::on_open(const SessionInfo& info, Now now, Out& out) {
-  if (info.role == Role::router)
+  if (info.role == Role::balancer) {
+    balancer_ = info.id;
+    report(true, now, out);
+  } else if (info.role == Role::router)
     calls_.on_open(info, now, out);
   else
     tasks_.on_open(info, now, out);
 }
 
 void WorkerCore::on_close(SessionId id, CloseReason reason, Now now, Out& out) {
-  if (calls_.has(id))
+  if (id == balancer_)
+    balancer_ = SessionId::none;  // what it wanted goes on
+  else if (calls_.has(id))
     calls_.on_close(id, reason, now, out);
   else
     tasks_.on_close(id, reason, now, out);
@@ -32,7 +117,13 @@ void WorkerCore::on_close(SessionId id, CloseReason reason, Now now, Out& out) {
 
 void WorkerCore::on_message(SessionId from, const Envelope& envelope, Message&& message, Now now,
                             Out& out) {
-  if (calls_.has(from))
+  if (from == balancer_) {
+    const auto* place = std::get_if<Place>(&message);
+    if (place == nullptr) return;
+    if (Status read = replicas_.on_place(*place, now, out); !read)
+      out.now.push_back(
+          reply_to(from, envelope, make_reject(read.error().code, read.error().detail)));
+  } else if (calls_.has(from))
     calls_.on_message(from, envelope, std::move(message), now, out);
   else
     tasks_.on_message(from, envelope, std::move(message), now, out);
@@ -41,6 +132,7 @@ void WorkerCore::on_message(SessionId from, const Envelope& envelope, Message&& 
 void WorkerCore::tick(Now now, Out& out) {
   if (now.mono >= tasks_.next_deadline()) tasks_.tick(now, out);
   if (now.mono >= calls_.next_deadline()) calls_.tick(now, out);
+  if (now.mono >= replicas_.next_deadline()) replicas_.tick(now, out);
 }
 
 void WorkerCore::begin_drain(Now now, Out& out) {
@@ -54,6 +146,8 @@ void WorkerCore::end_turn(Now now, Out& out) {
     calls_.begin_drain(now, out);
   else
     calls_.set_draining(tasks_.draining(), now, out);
+  apply_replicas(now, out);
+  if (replicas_.has_news() || tasks_.draining() != draining_told_) report(false, now, out);
   calls_.end_turn(now, out);
   out.exit = drained() && !exit_told_;  // the agent speaks only for itself
   exit_told_ = exit_told_ || out.exit;
@@ -62,12 +156,14 @@ void WorkerCore::end_turn(Now now, Out& out) {
 void WorkerCore::check() const {
   tasks_.check();
   calls_.check();
+  replicas_.check();
   DRAY_ASSERT(!exit_told_ || drained());
 }
 
 Doc WorkerCore::to_doc(Now now) const {
   Doc doc = tasks_.to_doc(now);
   doc.set("calls", calls_.to_doc(now));
+  doc.set("replicas", replicas_.to_doc());
   return doc;
 }
 

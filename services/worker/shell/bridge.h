@@ -9,6 +9,7 @@
 #include "services/worker/core/worker_core.h"
 #include "services/worker/shell/call_executor.h"
 #include "services/worker/shell/executor.h"
+#include "services/worker/shell/processes.h"
 
 namespace dray::worker {
 
@@ -23,16 +24,22 @@ class PacedCore : public WorkerCore {
 // Loop thread.
 class Bridge {
  public:
-  Bridge(PacedCore& core, Executors& executors, CallExecutors& callers)
-      : core_(core), executors_(executors), callers_(callers) {}
+  Bridge(PacedCore& core, Executors& executors, CallExecutors& callers,
+         Processes* processes = nullptr)
+      : core_(core), executors_(executors), callers_(callers), processes_(processes) {}
 
   void poll(Now now, WorkerOut& out) {
+    if (processes_ != nullptr) {
+      processes_->drain(events_);
+      if (!events_.empty()) core_.on_processes(std::move(events_), now, out);
+    }
     poll_calls(now, out);
     poll_tasks(now, out);
   }
 
   // `guest`: where short calls may be run without a hand-over, or null.
   void on_turn(WorkerOut& out, const std::function<void(std::function<void()>)>* guest = nullptr) {
+    if (processes_ != nullptr && !out.orders.empty()) processes_->carry_out(std::move(out.orders));
     if (guest != nullptr && !out.batches.empty() && callers_.are_short(out.batches))
       (*guest)(callers_.as_guest(std::move(out.batches)));
     else
@@ -76,6 +83,8 @@ class Bridge {
   PacedCore& core_;
   Executors& executors_;
   CallExecutors& callers_;
+  Processes* const processes_;
+  std::vector<ProcessEvent> events_;
   Time drained_at_{};
   std::vector<Outcome> outcomes_;
   std::vector<ProgressItem> progress_;

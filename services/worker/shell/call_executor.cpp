@@ -105,6 +105,7 @@ struct CallExecutors::Thread : PartSink {
 
 CallExecutors::CallExecutors(const PluginHost& host, CallExecutorOptions options)
     : host_(host), spin_(options.spin), wake_(std::move(options.wake)) {
+  handlers_.reserve(kHandlersMax);  // executors read it while handlers are added
   for (const std::string& name : options.handlers) {
     handlers_.push_back(host_.find(name));
     DRAY_ASSERT(handlers_.back() != nullptr);
@@ -132,6 +133,12 @@ CallExecutors::~CallExecutors() {
 }
 
 // --- loop thread -------------------------------------------------------------------------------
+
+void CallExecutors::add_handler(const Handler* handler) {
+  DRAY_ASSERT(handlers_.size() < handlers_.capacity());
+  handlers_.push_back(handler);
+  costs_.emplace_back();
+}
 
 CallExecutors::Job* CallExecutors::make_job(BatchStart&& start) {
   if (spare_.empty()) {

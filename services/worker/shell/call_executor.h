@@ -39,6 +39,7 @@ class CallExecutors {
   CallExecutors& operator=(const CallExecutors&) = delete;
 
   // --- loop thread ---
+  void add_handler(const Handler* handler);  // the next index
   void push(std::vector<BatchStart>&& batches);
   // Whether these may run in the loop's thread as its guest, one after the other: each handler has
   // been quick so far, none has to wait for anything.

@@ -76,6 +76,7 @@ struct Executors::Executor : ProgressSink {
 
 Executors::Executors(const PluginHost& host, ExecutorOptions options)
     : host_(host), wake_(std::move(options.wake)), queue_(size_t{options.threads} * 256) {
+  handlers_.reserve(kHandlersMax);  // executors read it while handlers are added
   for (const std::string& name : options.handlers) {
     handlers_.push_back(host_.find(name));
     DRAY_ASSERT(handlers_.back() != nullptr);
@@ -101,6 +102,11 @@ Executors::~Executors() {
 }
 
 // --- loop thread -------------------------------------------------------------------------------
+
+void Executors::add_handler(const Handler* handler) {
+  DRAY_ASSERT(handlers_.size() < handlers_.capacity());
+  handlers_.push_back(handler);
+}
 
 void Executors::push(std::vector<Start>&& starts) {
   if (starts.empty()) return;

@@ -38,6 +38,7 @@ class Executors {
   Executors& operator=(const Executors&) = delete;
 
   // --- loop thread ---
+  void add_handler(const Handler* handler);  // the next index
   void push(std::vector<Start>&& starts);
   void cancel(const std::vector<Token>& tokens);  // each pushed, its outcome not drained
   void recall();  // what has not begun comes back as an outcome with started = false

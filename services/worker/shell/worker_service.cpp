@@ -22,6 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 constexpr int kExitStuck = 70;
 constexpr size_t kHandlerNamesMax = 48 * 1024;  // they all travel in the head of one ATTACH
+constexpr Duration kProcessesEnd = 2s;  // for processes of handlers, at the end
 constexpr Duration kDrainSlack = 10s;  // the agent ends its drain by itself before that
 
 class HandlerLog : public LogSink {
@@ -63,6 +64,20 @@ Result<std::vector<std::string>> plugin_paths(const Config& config) {
                       "worker.plugins is empty and there are none in " + dir.string());
   std::sort(paths.begin(), paths.end());
   return paths;
+}
+
+// With worker.isolate each has a process of its own, and nothing is loaded here.
+Result<ReplicaOptions> isolated_plugins(const Config& config) {
+  ReplicaOptions options;
+  DRAY_TRY_ASSIGN(const std::vector<std::string> paths, plugin_paths(config));
+  for (const std::string& path : paths) {
+    ReplicaSpec spec;
+    spec.id = kFixedBit + options.fixed.size() + 1;
+    spec.code = path;
+    spec.graceful_ms = static_cast<uint32_t>(to_us(config.duration("worker.drain_timeout")) / 1000);
+    options.fixed.push_back(std::move(spec));
+  }
+  return options;
 }
 
 Status load_plugins(const Config& config, PluginHost& host) {
@@ -190,9 +205,48 @@ ServiceHooks<PacedCore> make_hooks(const AgentOptions& options, Bridge& bridge) 
   return hooks;
 }
 
-int run_with(const Config& config, const PluginHost& plugins) {
+// Until every plugin's process is ready, so that the first ATTACH names all handlers; or the reason
+// why that can not be.
+Status start_processes(PacedCore& core, Processes& processes) {
+  WorkerOut out;
+  std::vector<ProcessEvent> events;
+  core.start_replicas(read_clock(), out);
+  for (;;) {
+    const Now now = read_clock();
+    processes.drain(events);
+    core.on_processes(std::move(events), now, out);
+    core.tick(now, out);
+    core.end_turn(now, out);
+    processes.carry_out(std::move(out.orders));
+    for (const Note& note : out.notes)
+      log_event(LogLevel::info, note.event, {{"detail", note.fields}});
+    out.clear();
+    if (const std::string problem = core.replicas().fixed_problem(); !problem.empty())
+      return make_error(Errc::config, "plugin " + problem);
+    if (core.replicas().fixed_ready()) return {};
+    processes.wait(100ms);
+  }
+}
+
+ProcessesOptions processes_options(const Config& config, const AgentOptions& agent) {
+  ProcessesOptions o;
+  o.program = executor_program();
+  o.worker_name = config.text("worker.name");
+  o.data_dir = config.text("worker.data_dir");
+  o.allow_test_handlers = config.boolean("worker.allow_test_handlers");
+  o.threads = agent.slots + agent.call_slots;
+  return o;
+}
+
+int refuse_start(const Error& error) {
+  std::fprintf(stderr, "dray-worker: %s\n", error.detail.c_str());
+  return kExitConfig;
+}
+
+int run_with(const Config& config, PluginHost& plugins, ReplicaOptions replicas) {
   const AgentOptions options = agent_options(config, plugins);
-  PacedCore core(options);
+  replicas.handlers = options.handlers;
+  PacedCore core(options, std::move(replicas));
   NoDurable durable;
   Host<PacedCore, NoDurable> host(host_options(config), core, durable);
   const auto wake = [&] { host.wake(); };
@@ -202,7 +256,17 @@ int run_with(const Config& config, const PluginHost& plugins) {
   auto callers = std::make_unique<CallExecutors>(
       plugins, CallExecutorOptions{options.call_slots, options.handlers,
                                    config.duration("worker.spin"), wake});
-  Bridge bridge(core, *executors, *callers);
+  ProcessesOptions process_options = processes_options(config, options);
+  process_options.wake = wake;
+  process_options.add_handler = [&](const HandlerInfo& info, Runner& runner) {
+    const Handler* const handler = plugins.add_remote(info, runner);
+    executors->add_handler(handler);
+    callers->add_handler(handler);
+  };
+  Processes processes(std::move(process_options));
+  if (Status started = start_processes(core, processes); !started)
+    return refuse_start(started.error());
+  Bridge bridge(core, *executors, *callers, &processes);
   const std::function<void(std::function<void()>)> guest = [&](std::function<void()> f) {
     host.run_guest(std::move(f));
   };
@@ -213,7 +277,8 @@ int run_with(const Config& config, const PluginHost& plugins) {
   log_event(LogLevel::info, "started",
             {{"slots", options.slots},
              {"call_slots", options.call_slots},
-             {"handlers", options.handlers.size()}});
+             {"handlers", core.handlers()},
+             {"processes", core.replicas().processes()}});
   int code = run_service("worker", config.text("worker.http"), host, make_hooks(options, bridge));
   if (code == kExitOk) code = core.exit_code();
   log_event(LogLevel::info, "stopped", {{"code", code}});
@@ -221,6 +286,9 @@ int run_with(const Config& config, const PluginHost& plugins) {
   // Threads that do not return can not be joined.
   if (core.tasks().running() + core.calls().running() != 0)
     ::_exit(code == kExitOk ? kExitStuck : code);
+  processes.end(kProcessesEnd);
+  executors.reset();  // they run handlers of the processes
+  callers.reset();
   return code;
 }
 
@@ -228,12 +296,8 @@ int run_with(const Config& config, const PluginHost& plugins) {
 
 int run_worker(const Config& config) {
   start_log(config, config.text("worker.name"));
-  const auto refuse = [](const Error& error) {
-    std::fprintf(stderr, "dray-worker: %s\n", error.detail.c_str());
-    return kExitConfig;
-  };
   int name_lock = -1;  // held until the process ends
-  if (Status locked = lock_name(config, name_lock); !locked) return refuse(locked.error());
+  if (Status locked = lock_name(config, name_lock); !locked) return refuse_start(locked.error());
   HandlerLog handler_log;
   PluginOptions options;
   if (has_key("worker.allow_test_handlers"))
@@ -242,8 +306,15 @@ int run_worker(const Config& config) {
   if (has_key("worker.data_dir")) options.data_dir = config.text("worker.data_dir");
   options.log = &handler_log;
   PluginHost plugins(options);
-  if (Status loaded = load_plugins(config, plugins); !loaded) return refuse(loaded.error());
-  return run_with(config, plugins);
+  ReplicaOptions replicas;
+  if (config.boolean("worker.isolate")) {
+    auto isolated = isolated_plugins(config);
+    if (!isolated) return refuse_start(isolated.error());
+    replicas = std::move(*isolated);
+  } else if (Status loaded = load_plugins(config, plugins); !loaded) {
+    return refuse_start(loaded.error());
+  }
+  return run_with(config, plugins, std::move(replicas));
 }
 
 }  // namespace dray::worker

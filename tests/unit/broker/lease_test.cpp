@@ -184,6 +184,33 @@ TEST_CASE("a crash of the executor is a lost lease, with its reason kept") {
   CHECK(errors[1].size() < 300);
 }
 
+TEST_CASE("handlers of a worker come and go in a session") {
+  Bench b;
+  b.open(kRouter, Role::router, "router");
+  b.attach(kWorkerA, "a", 100, 1, {"echo"});
+  b.submit(1, {.handler = "new"});
+  CHECK(b.got<Reject>(kRouter).size() == 1);  // nobody ever announced it
+  b.say(kWorkerA, Handlers{4, {"echo", "new"}});
+  b.turn();
+  auto list = b.submit(1, {.handler = "new"});
+  CHECK(b.leases(kWorkerA).size() == 1);
+  b.say(kWorkerA, Handlers{4, {"new"}});
+  b.turn();
+  auto waits = b.submit(1, {.handler = "echo"});
+  CHECK(b.state(waits[0]) == TaskState::queued);
+  CHECK(b.leases(kWorkerA).size() == 1);
+  b.result(kWorkerA, b.leases(kWorkerA)[0], 1, Verdict::ok, "done");
+  CHECK(b.state(list[0]) == TaskState::succeeded);
+  b.say(kWorkerA, Handlers{4, {"echo"}});
+  b.turn();
+  REQUIRE(b.leases(kWorkerA).size() == 2);
+  CHECK(b.leases(kWorkerA)[1].id == waits[0]);
+  b.boot();  // the name survives, as those of ATTACH do
+  b.open(kRouter, Role::router, "router");
+  auto known = b.submit(1, {.handler = "new"});
+  CHECK(b.state(known[0]) == TaskState::queued);
+}
+
 TEST_CASE("delay and expiry") {
   Bench b;
   b.open(kRouter, Role::router, "router");

@@ -138,4 +138,152 @@ TEST_CASE("worker core: a call that ignores its deadline makes the worker restar
   CHECK(w.core.exit_code() == 70);
 }
 
+namespace {
+
+// As Both, with a balancer that wants replicas and a shell that has no processes.
+struct Placed : Both {
+  static constexpr uint64_t kBalancer = 3;
+  template <class M>
+  M last(uint64_t to) const {
+    M found;
+    for (const Send& s : out.now)
+      if (s.to == SessionId{to})
+        if (const auto* m = std::get_if<M>(&s.message)) found = *m;
+    return found;
+  }
+  void place(std::vector<uint64_t> ids) {
+    Place m;
+    m.goal = ++goal;
+    for (uint64_t id : ids) {
+      ReplicaSpec spec;
+      spec.id = id;
+      spec.deployment = "d";
+      spec.code = "d.so";
+      m.replicas.push_back(encode_replica(spec));
+    }
+    say(kBalancer, std::move(m));
+  }
+  void process(uint64_t number, ProcessEvent::Kind kind, std::vector<std::string> names = {}) {
+    ProcessEvent e;
+    e.process = number;
+    e.kind = kind;
+    e.ok = true;
+    for (const std::string& name : names) {
+      ReplicaHandler h;
+      h.offer.name = name;
+      h.max_concurrency = 1;
+      e.handlers.push_back(h);
+    }
+    std::vector<ProcessEvent> list;
+    list.push_back(std::move(e));
+    turn([&] { core.on_processes(std::move(list), now(), out); });
+  }
+  Start task(uint64_t seq, const std::string& handler) {
+    Dispatch m;
+    m.epoch = 1;
+    m.first = seq - 1;
+    TaskSpec spec;
+    spec.handler = handler;
+    m.specs = {encode_spec(spec)};
+    m.rows = make_rows<DispatchRow>(std::vector<DispatchRow>{{TaskId{1, seq}, seq, 0, 1, 0}});
+    say(kBroker, std::move(m));
+    return out.start.empty() ? Start{} : out.start[0];
+  }
+  uint64_t goal = 0;
+};
+
+}  // namespace
+
+TEST_CASE("worker core: handlers of replicas come and go for broker and routers under one index") {
+  Placed w;
+  w.open(Both::kBroker, Role::broker);
+  w.open(Both::kRouter, Role::router);
+  w.open(Placed::kBalancer, Role::balancer);
+  CHECK(w.sent<NodeReport>(Placed::kBalancer) == 1);
+  CHECK(w.last<NodeReport>(Placed::kBalancer).whole);
+  w.place({1, 2});
+  CHECK(w.out.orders.start.size() == 2);
+  CHECK(w.last<NodeReport>(Placed::kBalancer).goal == 1);
+  CHECK(w.sent<Handlers>(Both::kBroker) == 0);
+
+  w.process(1, ProcessEvent::Kind::ready, {"x", "y"});
+  CHECK(w.last<Handlers>(Both::kBroker).handlers == std::vector<std::string>{"echo", "x", "y"});
+  CHECK(w.last<Offer>(Both::kRouter).handlers.size() == 3);
+  REQUIRE(w.out.orders.routes.size() == 2);
+  CHECK(w.out.orders.routes[0].handler == 1);
+  CHECK(w.out.orders.routes[0].name == "x");
+  CHECK(w.core.handlers() == 3);
+  w.process(2, ProcessEvent::Kind::ready, {"x"});
+  CHECK(w.sent<Handlers>(Both::kBroker) == 0);  // the names are the same
+  REQUIRE(w.out.orders.routes.size() == 1);
+  CHECK(w.out.orders.routes[0].places.size() == 2);
+
+  CHECK(w.task(1, "x").spec->handler == 1);
+  CHECK(w.task(2, "y").spec == nullptr);  // one slot: it waits
+  w.place({2});  // y goes with 1
+  CHECK(w.last<Handlers>(Both::kBroker).handlers == std::vector<std::string>{"echo", "x"});
+  REQUIRE(w.sent<GiveBack>(Both::kBroker) == 1);
+  CHECK(w.last<GiveBack>(Both::kBroker).code == static_cast<uint8_t>(Errc::unknown_handler));
+  const Offer offer = w.last<Offer>(Both::kRouter);
+  REQUIRE(offer.handlers.size() == 3);
+  CHECK(offer.handlers[2].empty());
+
+  Run run;  // sent before the router heard of it
+  run.keys = {""};
+  run.rows = make_rows<RunRow>(std::vector<RunRow>{{9, 100'000, 0, 0, 2, 0, 0, 1, 0}});
+  w.say(Both::kRouter, std::move(run));
+  const Done done = w.last<Done>(Both::kRouter);
+  REQUIRE(done.rows.size() == 1);
+  CHECK(done.rows[0].status == static_cast<uint8_t>(CallEnd::rejected));
+  CHECK((done.rows[0].flags & kDoneNotStarted) != 0);
+  CHECK(w.task(3, "y").spec == nullptr);
+  CHECK(w.last<GiveBack>(Both::kBroker).code == static_cast<uint8_t>(Errc::unknown_handler));
+
+  w.place({2, 3});
+  w.process(3, ProcessEvent::Kind::ready, {"y"});
+  REQUIRE(w.out.orders.routes.size() == 1);
+  CHECK(w.out.orders.routes[0].handler == 2);  // the index it had
+}
+
+TEST_CASE("worker core: a task whose process ended is reported as crashed") {
+  Placed w;
+  w.open(Both::kBroker, Role::broker);
+  w.open(Placed::kBalancer, Role::balancer);
+  w.place({1});
+  w.process(1, ProcessEvent::Kind::ready, {"x"});
+  CHECK(w.task(1, "x").token.seq == 1);
+  w.turn([&] {
+    std::vector<Outcome> list;
+    list.push_back({TaskId{1, 1}, Token{1, 1}, Verdict::crashed, Errc::worker_lost, true, 5,
+                    Bytes::copy("executor crashed")});
+    w.core.tasks().on_outcomes(std::move(list), w.now(), w.out);
+  });
+  REQUIRE(w.sent<Results>(Both::kBroker) == 1);
+  CHECK(w.last<Results>(Both::kBroker).rows[0].status == static_cast<uint8_t>(Verdict::crashed));
+}
+
+TEST_CASE("worker core: replicas go on without a balancer and a bad PLACE is refused") {
+  Placed w;
+  w.open(Placed::kBalancer, Role::balancer);
+  w.place({1});
+  w.process(1, ProcessEvent::Kind::ready, {"x"});
+  w.turn(
+      [&] { w.core.on_close(SessionId{Placed::kBalancer}, CloseReason::timeout, w.now(), w.out); });
+  CHECK(w.core.replicas().size() == 1);
+  w.open(Placed::kBalancer, Role::balancer);
+  const NodeReport report = w.last<NodeReport>(Placed::kBalancer);
+  CHECK(report.goal == 1);
+  REQUIRE(report.replicas.size() == 1);
+  CHECK(decode_replica_status(report.replicas[0])->handlers == std::vector<std::string>{"x"});
+  Place bad;
+  bad.goal = 9;
+  bad.replicas = {"nonsense"};
+  w.say(Placed::kBalancer, std::move(bad));
+  CHECK(w.sent<Reject>(Placed::kBalancer) == 1);
+  w.open(Both::kBroker, Role::broker);  // a session that comes later
+  CHECK(w.last<Attach>(Both::kBroker).handlers == std::vector<std::string>{"echo", "x"});
+  w.open(Both::kRouter, Role::router);
+  CHECK(w.last<Offer>(Both::kRouter).handlers.size() == 2);
+}
+
 }  // namespace dray::worker

@@ -1,0 +1,176 @@
+// Orders to children, news to events.
+#include "services/worker/shell/processes.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "common/base/assert.h"
+#include "common/service/log.h"
+
+namespace dray::worker {
+namespace {
+
+constexpr size_t kConfigVariableMax = 64 * 1024;  // the kernel takes 128 KiB; code can ask for it
+
+ProcessEvent::Kind kind_of(ChildNews::Kind kind) {
+  switch (kind) {
+    case ChildNews::Kind::ready:
+      return ProcessEvent::Kind::ready;
+    case ChildNews::Kind::failed:
+      return ProcessEvent::Kind::failed;
+    case ChildNews::Kind::pong:
+      return ProcessEvent::Kind::pong;
+    case ChildNews::Kind::configured:
+      return ProcessEvent::Kind::configured;
+    case ChildNews::Kind::recycle:
+      return ProcessEvent::Kind::recycle;
+    case ChildNews::Kind::gone:
+      break;
+  }
+  return ProcessEvent::Kind::gone;
+}
+
+std::string join(const std::vector<std::string>& texts) {
+  std::string all;
+  for (const std::string& text : texts) all += (all.empty() ? "" : ",") + text;
+  return all;
+}
+
+void log_line(const ProcessStart& order, const ChildLine& line) {
+  const auto level = static_cast<LogLevel>(std::clamp(line.level, 0, 3));
+  const std::string name =
+      order.fixed ? std::filesystem::path(order.spec.code).stem().string() : order.spec.deployment;
+  log_event(level, line.source == "handler" ? "handler" : "output",
+            {{"from", line.source},
+             {"deployment", name},
+             {"replica", order.fixed ? 0 : order.spec.id},
+             {"pid", line.pid},
+             {"task", line.task},
+             {"text", line.text}});
+}
+
+}  // namespace
+
+std::string executor_program() {
+  std::error_code ec;
+  return std::filesystem::read_symlink("/proc/self/exe", ec).parent_path() / "dray-executor";
+}
+
+Processes::Processes(ProcessesOptions options) : options_(std::move(options)) {}
+
+Processes::~Processes() = default;
+
+std::shared_ptr<ChildProcess> Processes::find(uint64_t process) const {
+  const auto it = children_.find(process);
+  return it == children_.end() ? nullptr : it->second;
+}
+
+void Processes::carry_out(ProcessOrders&& orders) {
+  for (const ProcessStart& order : orders.start) start(order);
+  for (const ProcessConfig& order : orders.config)
+    if (const auto child = find(order.process)) child->configure(order.user_config, order.version);
+  for (const uint64_t process : orders.ping)
+    if (const auto child = find(process)) child->ping();
+  for (const HandlerRoute& order : orders.routes) route(order);
+  for (const ProcessStop& order : orders.stop)
+    if (const auto child = find(order.process)) child->stop(order.grace);
+  for (const ProcessKill& order : orders.kill)
+    if (const auto child = find(order.process)) child->kill(order.why);
+  orders.clear();
+}
+
+void Processes::start(const ProcessStart& order) {
+  ChildOptions o;
+  o.process = order.process;
+  o.program = options_.program;
+  o.start.worker_name = options_.worker_name;
+  o.start.data_dir = options_.data_dir;
+  o.start.deployment = order.spec.deployment;
+  o.start.user_config = order.spec.user_config;
+  o.start.plugins = {order.spec.code};
+  o.start.handlers = order.spec.handlers;
+  o.start.threads = options_.threads;
+  o.start.allow_test_handlers = options_.allow_test_handlers;
+  if (!order.fixed) {
+    // By uuid: indexes change with the order of devices. Without a grant it sees none.
+    o.environment = {{"CUDA_VISIBLE_DEVICES", join(order.devices)},
+                     {"CUDA_DEVICE_ORDER", "PCI_BUS_ID"},
+                     {"DRAY_REPLICA", std::to_string(order.spec.id)},
+                     {"DRAY_DEPLOYMENT", order.spec.deployment}};
+    if (order.spec.user_config.size() <= kConfigVariableMax &&
+        order.spec.user_config.find('\0') == std::string::npos)
+      o.environment.emplace_back("DRAY_USER_CONFIG", order.spec.user_config);
+  }
+  o.memory_limit_mib = order.spec.memory_limit_mib;
+  o.recycle_after = order.spec.recycle_after;
+  ChildProcess::Hooks hooks{[this](ChildNews&& news) { hear(std::move(news)); },
+                            [order](const ChildLine& line) { log_line(order, line); }};
+  children_[order.process] = std::make_shared<ChildProcess>(std::move(o), std::move(hooks));
+}
+
+// The first route of an index makes the handler known; they come in order.
+void Processes::route(const HandlerRoute& route) {
+  if (!any_group_) first_group_ = route.handler;
+  any_group_ = true;
+  DRAY_ASSERT(route.handler >= first_group_);
+  const size_t i = route.handler - first_group_;
+  DRAY_ASSERT(i <= groups_.size());
+  if (i == groups_.size()) {
+    groups_.push_back(std::make_unique<HandlerGroup>());
+    HandlerInfo info;
+    info.name = route.name;
+    // A process runs a batch one by one if it must, and another version of it may not have to.
+    info.can_batch = true;
+    info.offer.name = route.name;
+    options_.add_handler(info, *groups_.back());
+  }
+  std::vector<HandlerGroup::Place> places;
+  for (const HandlerPlace& place : route.places)
+    if (auto child = find(place.process))
+      places.push_back({std::move(child), place.handler, place.limit});
+  groups_[i]->set(std::move(places), route.expected);
+}
+
+void Processes::hear(ChildNews&& news) {
+  ProcessEvent event;
+  event.process = news.process;
+  event.kind = kind_of(news.kind);
+  event.ok = news.ok;
+  event.text = std::move(news.text);
+  event.number = news.number;
+  for (HandlerInfo& h : news.handlers)
+    event.handlers.push_back({std::move(h.offer), h.max_concurrency, h.can_batch});
+  {
+    std::lock_guard lock(mutex_);
+    events_.push_back(std::move(event));
+  }
+  heard_.notify_all();
+  options_.wake();
+}
+
+void Processes::drain(std::vector<ProcessEvent>& events) {
+  events.clear();
+  {
+    std::lock_guard lock(mutex_);
+    events.swap(events_);
+  }
+  for (const ProcessEvent& event : events)
+    if (event.kind == ProcessEvent::Kind::gone) children_.erase(event.process);
+}
+
+bool Processes::wait(Duration time) {
+  std::unique_lock lock(mutex_);
+  return heard_.wait_for(lock, time, [this] { return !events_.empty(); });
+}
+
+void Processes::end(Duration time) {
+  for (auto& [process, child] : children_) child->stop({});
+  const auto until = std::chrono::steady_clock::now() + time;
+  std::vector<ProcessEvent> events;
+  while (!children_.empty() && std::chrono::steady_clock::now() < until) {
+    wait(std::chrono::milliseconds(50));
+    drain(events);
+  }
+}
+
+}  // namespace dray::worker
