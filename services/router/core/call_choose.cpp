@@ -9,6 +9,7 @@ namespace dray {
 bool CallLane::has_room(const Replica& r) const {
   const Worker& w = workers_[r.worker];
   if (w.draining || w.credit.available() == 0) return false;
+  if (is_shared(r) && r.sent >= r.allowed) return false;
   const uint32_t most = r.offer.max_ongoing;
   return most == 0 || r.ongoing.size() < most || DRAY_MUTANT(max_ongoing_ignored);
 }

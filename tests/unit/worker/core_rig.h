@@ -45,7 +45,10 @@ struct Rig {
   void turn(F&& f) {
     out.clear();
     f();
-    for (const Start& s : out.start) started.push_back(s);
+    for (const Start& s : out.start) {
+      started.push_back(s);
+      for (const Start& more : s.more) started.push_back(more);
+    }
     for (const Send& s : out.now) {
       CHECK(s.to == SessionId{session});
       granted = s.granted;
