@@ -24,6 +24,7 @@ bool CallLane::is_better(const Replica& a, const Replica& b) const {
   const uint64_t qa = queued(a), qb = queued(b);
   if (qa != qb) return qa < qb;
   if (a.ongoing.size() != b.ongoing.size()) return a.ongoing.size() < b.ongoing.size();
+  if (is_shared(a) != is_shared(b)) return !is_shared(a);  // where nothing gathers
   return a.ongoing.empty() && a.idle_since < b.idle_since;
 }
 

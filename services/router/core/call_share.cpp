@@ -61,6 +61,7 @@ void CallLane::ask(uint32_t deployment, uint32_t key, Now now) {
     }
     r.asked = true;
     r.asked_at = now.mono;
+    wake_at_ = std::min(wake_at_, r.asked_at + kAskAgain);
     want(r, static_cast<uint32_t>(std::min<uint64_t>(q.items, UINT32_MAX)),
          now.mono - head.arrived);
   }

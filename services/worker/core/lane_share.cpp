@@ -146,7 +146,7 @@ void LaneShare::end_call(uint32_t handler, uint32_t items, uint32_t run_us, Now 
   if (run_us > 0) s.line.add(items, run_us);
   if (s.queued > 0) {
     const uint32_t f = options_.floor_percent;
-    const Duration most(static_cast<int64_t>(1000 * piece_us(s, s.max_batch)));
+    const Duration most(static_cast<int64_t>(2000 * piece_us(s, s.max_batch)));
     s.debt = std::min<Duration>(most, s.debt + std::chrono::microseconds(run_us) * f / (100 - f));
   }
   switch_mode(s, now);
@@ -185,7 +185,7 @@ void LaneShare::steer(State& s, Now now) {
   } else if (p99 < kFast && s.queued > 0) {
     s.quantum = std::min(options_.quantum_max, s.quantum * 11 / 10);
     if (s.max_batch > 1)
-      s.gather = std::min({s.slo / 6, options_.gather_max, s.gather * 11 / 10 + 1us});
+      s.gather = std::min({s.slo / 6, options_.gather_max, s.gather + s.slo / 60});
   }
   s.grow_at = now.mono + kGrowEvery;
   s.taken = {};
