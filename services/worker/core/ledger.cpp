@@ -22,7 +22,7 @@ std::optional<std::vector<ResourceNeed>> Ledger::resolve(const ResourceList& wan
 
 bool Ledger::fits(const std::vector<ResourceNeed>& needs) const {
   for (const ResourceNeed& n : needs)
-    if (rows_[n.resource].total < rows_[n.resource].taken + n.units) return false;
+    if (rows_[n.resource].total - rows_[n.resource].taken < n.units) return false;
   return true;
 }
 
@@ -36,15 +36,6 @@ void Ledger::give(const std::vector<ResourceNeed>& needs) {
     DRAY_ASSERT(rows_[n.resource].taken >= n.units);
     rows_[n.resource].taken -= n.units;
   }
-}
-
-void Ledger::set_total(const std::string& name, uint64_t units) {
-  for (Row& row : rows_)
-    if (row.name == name) {
-      row.total = units;
-      return;
-    }
-  rows_.push_back({name, units, 0});
 }
 
 }  // namespace dray::worker

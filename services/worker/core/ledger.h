@@ -21,8 +21,6 @@ class Ledger {
   bool fits(const std::vector<ResourceNeed>& needs) const;
   void take(const std::vector<ResourceNeed>& needs);  // must fit
   void give(const std::vector<ResourceNeed>& needs);
-  // A new row, or another total: what is taken may be above it for a while.
-  void set_total(const std::string& name, uint64_t units);
   size_t size() const { return rows_.size(); }
   uint64_t taken(size_t i) const { return rows_[i].taken; }
   uint64_t total(size_t i) const { return rows_[i].total; }

@@ -3,13 +3,18 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/result.h"
-#include "common/resources/node_ledger.h"
 #include "common/wire/fleet.h"
 #include "common/wire/fleet_messages.h"
+
+namespace dray {
+class NodeLedger;
+}
 
 namespace dray::worker {
 
@@ -23,13 +28,14 @@ class ReplicaResources {
   virtual void report(NodeReport& report) const = 0;
 };
 
-// The request in a replica's needs; bad_argument names what is wrong.
-Result<Request> replica_request(const ReplicaSpec& spec);
+// bad_argument names what is wrong with a replica's needs.
+Status check_needs(const ReplicaSpec& spec);
 
 class NodeResources : public ReplicaResources {
  public:
   using Amounts = std::vector<std::pair<std::string, uint64_t>>;
   NodeResources(const Amounts& pools, std::vector<std::string> labels);
+  ~NodeResources() override;
   Result<std::vector<std::string>> reserve(uint64_t id, const ReplicaSpec& spec) override;
   void release(uint64_t id) override;
   void report(NodeReport& report) const override;
@@ -37,7 +43,7 @@ class NodeResources : public ReplicaResources {
  private:
   Amounts pools_;
   std::vector<std::string> labels_;
-  NodeLedger ledger_;
+  std::unique_ptr<NodeLedger> ledger_;
 };
 
 }  // namespace dray::worker

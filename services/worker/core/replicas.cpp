@@ -128,7 +128,7 @@ Status Replicas::on_place(const Place& place, Now now, Out& out) {
   std::map<uint64_t, ReplicaSpec> wanted;
   for (const std::string& blob : place.replicas) {
     DRAY_TRY_ASSIGN(ReplicaSpec spec, decode_replica(blob));
-    DRAY_TRY(replica_request(spec));
+    DRAY_TRY(check_needs(spec));
     if ((spec.id & kFixedBit) != 0)
       return make_error(Errc::bad_argument, "replica id is above 2^63");
     if (spec.code.empty()) return make_error(Errc::bad_argument, "replica code is empty");

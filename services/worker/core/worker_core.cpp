@@ -17,13 +17,13 @@ CallAgentOptions call_options(const AgentOptions& options) {
 
 WorkerCore::WorkerCore(AgentOptions options, ReplicaOptions replicas)
     : resources_(options.resources, options.labels),
-      tasks_(options),
-      calls_(call_options(options)),
+      share_(share_options(options)),
+      tasks_(options, &share_),
+      calls_(call_options(options), &share_),
       replicas_(std::move(replicas), resources_),
       own_(options.handlers.size()) {
   for (size_t i = 0; i < own_; ++i) {
-    const uint32_t limit = i < options.handler_limits.size() ? options.handler_limits[i] : 0;
-    Entry entry{{options.handlers[i], limit, true}, {}};
+    Entry entry{{options.handlers[i], true}, {}, {}};
     if (i < options.offers.size()) entry.offered.offer = options.offers[i];
     table_.push_back(std::move(entry));
   }
@@ -45,7 +45,7 @@ size_t WorkerCore::entry_of(const std::string& name, Out& out) {
     table_full_ = true;
     return i;
   }
-  table_.push_back({{name, 0, false}, {}});
+  table_.push_back({{name, false}, {}, {}});
   return i;
 }
 
@@ -69,7 +69,6 @@ void WorkerCore::apply_replicas(Now now, Out& out) {
       changed = changed || !(next[i] == entry.offered) || offered != entry.handler.offered;
       if (!(next[i] == entry.offered)) out.orders.routes.push_back(route);
       entry.handler.offered = offered;
-      if (offered) entry.handler.limit = next[i].limit;
       entry.offered = std::move(next[i]);
     }
     handlers.push_back(entry.handler);
@@ -77,12 +76,18 @@ void WorkerCore::apply_replicas(Now now, Out& out) {
     if (entry.handler.offered) offers.back() = entry.offered.offer;
   }
   if (!changed) return;
+  std::vector<ShareHandler> shared;
+  for (Entry& entry : table_) {
+    if (entry.handler.offered)
+      entry.share = {entry.handler.name, entry.offered.limit, entry.offered.offer.max_batch_size};
+    shared.push_back(entry.share);
+  }
+  share_.set_handlers(own_, shared);
   tasks_.set_handlers(handlers, now, out);
   calls_.set_offers(offers, now, out);
 }
 
-void WorkerCore::report(bool all, Now now, Out& out) {
-  (void)now;
+void WorkerCore::report(bool all, Out& out) {
   if (balancer_ == SessionId::none) return;
   NodeReport report;
   report.goal = replicas_.goal();
@@ -99,7 +104,7 @@ void WorkerCore::report(bool all, Now now, Out& out) {
 void WorkerCore::on_open(const SessionInfo& info, Now now, Out& out) {
   if (info.role == Role::balancer) {
     balancer_ = info.id;
-    report(true, now, out);
+    report(true, out);
   } else if (info.role == Role::router)
     calls_.on_open(info, now, out);
   else
@@ -147,13 +152,29 @@ void WorkerCore::end_turn(Now now, Out& out) {
   else
     calls_.set_draining(tasks_.draining(), now, out);
   apply_replicas(now, out);
-  if (replicas_.has_news() || tasks_.draining() != draining_told_) report(false, now, out);
+  if (replicas_.has_news() || tasks_.draining() != draining_told_) report(false, out);
   calls_.end_turn(now, out);
+  share_out(now, out);
   out.exit = drained() && !exit_told_;  // the agent speaks only for itself
   exit_told_ = exit_told_ || out.exit;
 }
 
+// Calls that are here go first, then routers that asked for a place, then tasks; what a start has
+// changed is told in the same turn.
+void WorkerCore::share_out(Now now, Out& out) {
+  tasks_.tell_share(now);
+  for (int round = 0; round < 2; ++round) {
+    if (share_.take_calls_moved()) calls_.start_more(now, out);
+    if (share_.take_moved()) tasks_.start_ready(now, out);
+    share_.decide(now, grants_, changed_terms_);
+  }
+  calls_.tell_share(grants_, changed_terms_, now, out);
+  grants_.clear();
+  changed_terms_.clear();
+}
+
 void WorkerCore::check() const {
+  share_.check();
   tasks_.check();
   calls_.check();
   replicas_.check();
@@ -162,7 +183,7 @@ void WorkerCore::check() const {
 
 Doc WorkerCore::to_doc(Now now) const {
   Doc doc = tasks_.to_doc(now);
-  doc.set("calls", calls_.to_doc(now));
+  doc.set("calls", calls_.to_doc(now)).set("share", share_.to_doc(now));
   doc.set("replicas", replicas_.to_doc());
   return doc;
 }

@@ -1,7 +1,7 @@
 // WorkerCore: the two lanes of a worker side by side, an Agent for the broker's tasks and a
-// CallAgent for the routers' calls, and the replicas whose handlers both offer. It owns their
-// common end (both drain together, and the process leaves when both are done) and the table of
-// handlers: an index names the same handler for the worker's life.
+// CallAgent for the routers' calls, and the replicas whose handlers both offer. It owns what they
+// share (LaneShare), their common end (both drain together, and the process leaves when both are
+// done) and the table of handlers: an index names the same handler for the worker's life.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 
 #include "services/worker/core/agent.h"
 #include "services/worker/core/call_agent.h"
+#include "services/worker/core/lane_share.h"
 #include "services/worker/core/replicas.h"
 
 namespace dray::worker {
@@ -34,7 +35,8 @@ class WorkerCore {
   void tick(Now now, Out& out);
   void end_turn(Now now, Out& out);
   Time next_deadline() const {
-    return std::min({tasks_.next_deadline(), calls_.next_deadline(), replicas_.next_deadline()});
+    return std::min({tasks_.next_deadline(), calls_.next_deadline(), share_.next_deadline(),
+                     replicas_.next_deadline()});
   }
   void begin_drain(Now now, Out& out);
   bool drained() const { return tasks_.drained() && calls_.drained(); }
@@ -45,6 +47,7 @@ class WorkerCore {
   const Agent& tasks() const { return tasks_; }
   CallAgent& calls() { return calls_; }
   const CallAgent& calls() const { return calls_; }
+  const LaneShare& share() const { return share_; }
   size_t handlers() const {
     return static_cast<size_t>(std::count_if(
         table_.begin(), table_.end(), [](const Entry& entry) { return entry.handler.offered; }));
@@ -58,14 +61,19 @@ class WorkerCore {
   struct Entry {
     HandlerNow handler;
     OfferedHandler offered;
+    ShareHandler share = {};  // as it was offered last
   };
   void apply_replicas(Now now, Out& out);
   size_t entry_of(const std::string& name, Out& out);
-  void report(bool all, Now now, Out& out);
+  void report(bool all, Out& out);
+  void share_out(Now now, Out& out);
 
   NodeResources resources_;
+  LaneShare share_;
   Agent tasks_;
   CallAgent calls_;
+  std::vector<LaneShare::Grant> grants_;
+  std::vector<uint32_t> changed_terms_;
   Replicas replicas_;
   std::vector<Entry> table_;  // first the handlers of this process itself
   size_t own_ = 0;  // so many of them

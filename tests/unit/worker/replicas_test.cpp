@@ -5,6 +5,8 @@
 #include <random>
 #include <set>
 
+#include "common/resources/resources.h"
+
 namespace dray::worker {
 namespace {
 
