@@ -101,6 +101,7 @@ ReplicaStatus Replicas::status(const Replica& r) const {
   s.devices = r.devices;
   s.restarts = r.restarts;
   s.started_ms = r.started_ms;
+  s.ongoing = r.ongoing;
   return s;
 }
 

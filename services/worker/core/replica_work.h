@@ -25,6 +25,7 @@ struct ProcessEvent {
     failed,  // text: why it could not start; gone follows
     pong,  // answer to a ping; ok, text
     configured,  // answer to a config; ok, text; number: its version
+    load,  // number: what it runs now; once a second if it changed
     recycle,  // it has run as much as it should
     gone,  // text: how it ended; ok: as it was told to. The last word
   };

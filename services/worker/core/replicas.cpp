@@ -5,7 +5,6 @@
 #include <set>
 
 #include "common/base/assert.h"
-#include "common/base/mutant.h"
 
 namespace dray::worker {
 namespace {
@@ -123,8 +122,7 @@ void Replicas::stop_all(Now now, Out& out) {
 // --- PLACE -------------------------------------------------------------------------------------
 
 Status Replicas::on_place(const Place& place, Now now, Out& out) {
-  if (place.goal < goal_ && !DRAY_MUTANT(old_place_followed))
-    return {};  // overtaken by a newer one
+  if (place.goal < goal_before_) return {};  // overtaken by a newer one
   std::map<uint64_t, ReplicaSpec> wanted;
   for (const std::string& blob : place.replicas) {
     DRAY_TRY_ASSIGN(ReplicaSpec spec, decode_replica(blob));
@@ -139,7 +137,7 @@ Status Replicas::on_place(const Place& place, Now now, Out& out) {
   if (wanted.size() > kReplicasMax)
     return make_error(Errc::too_large, "more than 256 replicas for one worker");
   news_ = news_ || place.goal != goal_;
-  goal_ = place.goal;
+  goal_ = goal_before_ = place.goal;
   for (auto it = replicas_.begin(); it != replicas_.end();) {
     const auto here = it++;
     Replica& r = here->second;
@@ -211,6 +209,10 @@ void Replicas::on_event(ProcessEvent&& event, Now now, Out& out) {
         out.note("config_refused", "deployment=" + r.spec.deployment + " text=" + event.text);
       if (!event.ok && r.state == ReplicaState::ready) set_state(r, r.state, event.text);
       return;
+    case ProcessEvent::Kind::load:
+      if (!r.fixed && r.ongoing != event.number) r.news = news_ = true;
+      r.ongoing = event.number;
+      return;
     case ProcessEvent::Kind::recycle:
       if (r.state == ReplicaState::stopping) return;
       r.recycling = true;
@@ -247,6 +249,7 @@ void Replicas::on_ready(Replica& r, ProcessEvent&& event, Now now, Out& out) {
   }
   r.handlers = std::move(event.handlers);
   r.ready_at = now.mono;
+  r.was_ready = true;
   r.started_ms = static_cast<uint64_t>(to_us(now.mono - r.began) / 1000);
   r.limit_at = kNever;
   r.ping_at = now.mono + ms_or(r.spec.health_period_ms, kHealthPeriod);
@@ -291,7 +294,7 @@ void Replicas::crashed(Replica& r, const std::string& text, Now now, Out& out) {
   out.note("executor_ended", "deployment=" + r.spec.deployment + " code=" + r.spec.code +
                                  " crashes=" + std::to_string(r.crashes) + " text=" + text);
   if (was_ready) r.offer_until = now.mono + kKeepOffer;
-  if (r.crashes >= kCrashesMax && !r.fixed && !DRAY_MUTANT(replica_never_fails)) {
+  if (r.crashes >= (r.was_ready ? kCrashesMax : kStartsMax) && !r.fixed) {
     set_state(r, ReplicaState::failed, text);
     return release(r, now);
   }

@@ -6,9 +6,10 @@
 // - A replica is one process. A new process of a replica is started only when the old one is gone,
 //   because their devices are the same.
 // - A process that ends by itself is started again at once, then after 1, 2, 4 ... 60 s; one that
-//   was ready for 30 s is forgiven its past. After kCrashesMax in a row the replica has failed and
-//   gives back what it holds; a fixed one never fails, it has nowhere else to go.
-// - A PLACE is followed as a whole or not at all.
+//   was ready for 30 s is forgiven its past. After kCrashesMax in a row, or kStartsMax if it was
+//   never ready, the replica has failed and gives back what it holds; the balancer knows better
+//   places. A fixed one never fails, it has nowhere else to go.
+// - A PLACE is followed as a whole or not at all; an older one of the same session not at all.
 // - Handlers of a process that ended stay offered for kKeepOffer: usually it is back before that,
 //   and calls wait for it instead of being refused.
 // - Resources are held from before the first start to the end of the last process.
@@ -28,6 +29,7 @@
 namespace dray::worker {
 
 constexpr uint32_t kCrashesMax = 8;  // 63 s of waiting in all
+constexpr uint32_t kStartsMax = 3;
 constexpr Duration kKeepOffer = std::chrono::seconds(2);
 constexpr size_t kReplicasMax = 256;
 constexpr uint64_t kFixedBit = uint64_t{1} << 63;  // ids of fixed replicas have it
@@ -53,6 +55,7 @@ class Replicas {
   Replicas(ReplicaOptions options, ReplicaResources& resources);
 
   void begin(Now now, Out& out);  // starts the fixed ones
+  void on_balancer() { goal_before_ = 0; }  // a new session: its numbers may be others
   // Error, and nothing changed: it can not be read.
   Status on_place(const Place& place, Now now, Out& out);
   void on_events(std::vector<ProcessEvent>&& events, Now now, Out& out);
@@ -88,6 +91,8 @@ class Replicas {
     bool recycling = false;  // its process ends because it has run enough
     uint32_t crashes = 0;  // in a row
     uint32_t restarts = 0;
+    bool was_ready = false;  // ever
+    uint64_t ongoing = 0;
     Time start_at = kNever;  // without a process
     Time began{};
     Time ready_at{};
@@ -129,6 +134,7 @@ class Replicas {
   std::vector<std::string> ended_;  // statuses of those that are gone
   uint64_t next_process_ = 1;
   uint64_t goal_ = 0;
+  uint64_t goal_before_ = 0;  // the last one of this session
   bool stopping_ = false;
   bool changed_ = false;
   bool news_ = false;

@@ -104,6 +104,7 @@ void WorkerCore::report(bool all, Out& out) {
 void WorkerCore::on_open(const SessionInfo& info, Now now, Out& out) {
   if (info.role == Role::balancer) {
     balancer_ = info.id;
+    replicas_.on_balancer();
     report(true, out);
   } else if (info.role == Role::router)
     calls_.on_open(info, now, out);

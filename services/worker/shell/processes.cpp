@@ -58,11 +58,15 @@ std::string executor_program() {
 
 Processes::Processes(ProcessesOptions options) : options_(std::move(options)) {}
 
-Processes::~Processes() = default;
+// The threads of the children tell us things until their very end.
+Processes::~Processes() {
+  groups_.clear();
+  children_.clear();
+}
 
 std::shared_ptr<ChildProcess> Processes::find(uint64_t process) const {
   const auto it = children_.find(process);
-  return it == children_.end() ? nullptr : it->second;
+  return it == children_.end() ? nullptr : it->second.process;
 }
 
 void Processes::carry_out(ProcessOrders&& orders) {
@@ -105,7 +109,7 @@ void Processes::start(const ProcessStart& order) {
   o.recycle_after = order.spec.recycle_after;
   ChildProcess::Hooks hooks{[this](ChildNews&& news) { hear(std::move(news)); },
                             [order](const ChildLine& line) { log_line(order, line); }};
-  children_[order.process] = std::make_shared<ChildProcess>(std::move(o), std::move(hooks));
+  children_[order.process].process = std::make_shared<ChildProcess>(std::move(o), std::move(hooks));
 }
 
 // The first route of an index makes the handler known; they come in order.
@@ -156,6 +160,22 @@ void Processes::drain(std::vector<ProcessEvent>& events) {
   }
   for (const ProcessEvent& event : events)
     if (event.kind == ProcessEvent::Kind::gone) children_.erase(event.process);
+  tell_load(events);
+}
+
+void Processes::tell_load(std::vector<ProcessEvent>& events) {
+  const auto now = std::chrono::steady_clock::now();
+  if (children_.empty() || now < load_at_) return;
+  load_at_ = now + std::chrono::seconds(1);
+  for (auto& [number, child] : children_) {
+    const uint64_t ongoing = child.process->ongoing();
+    if (std::exchange(child.told_load, ongoing) == ongoing) continue;
+    ProcessEvent event;
+    event.process = number;
+    event.kind = ProcessEvent::Kind::load;
+    event.number = ongoing;
+    events.push_back(std::move(event));
+  }
 }
 
 bool Processes::wait(Duration time) {
@@ -164,7 +184,7 @@ bool Processes::wait(Duration time) {
 }
 
 void Processes::end(Duration time) {
-  for (auto& [process, child] : children_) child->stop({});
+  for (auto& [number, child] : children_) child.process->stop({});
   const auto until = std::chrono::steady_clock::now() + time;
   std::vector<ProcessEvent> events;
   while (!children_.empty() && std::chrono::steady_clock::now() < until) {

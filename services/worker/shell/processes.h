@@ -44,11 +44,17 @@ class Processes {
   void start(const ProcessStart& order);
   void route(const HandlerRoute& route);
   void hear(ChildNews&& news);
+  void tell_load(std::vector<ProcessEvent>& events);
   std::shared_ptr<ChildProcess> find(uint64_t process) const;
 
   const ProcessesOptions options_;
   // Loop thread.
-  std::unordered_map<uint64_t, std::shared_ptr<ChildProcess>> children_;
+  struct Child {
+    std::shared_ptr<ChildProcess> process;
+    uint64_t told_load = 0;
+  };
+  std::unordered_map<uint64_t, Child> children_;
+  std::chrono::steady_clock::time_point load_at_{};
   std::vector<std::unique_ptr<HandlerGroup>> groups_;
   size_t first_group_ = 0;  // index of its handler
   bool any_group_ = false;

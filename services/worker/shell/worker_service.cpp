@@ -133,6 +133,8 @@ HostOptions host_options(const Config& config) {
   if (routers.empty()) routers.push_back(config.text("router.worker_endpoint"));
   Port port = WorkerCore::kFirstRouter;
   for (const std::string& endpoint : routers) o.dial.push_back({port++, endpoint, Role::router});
+  if (has_key("balancer.enabled") && config.boolean("balancer.enabled"))
+    o.dial.push_back({port, config.text("balancer.endpoint"), Role::balancer});
   o.spin = config.duration("worker.spin");
   o.drain_timeout = config.duration("worker.drain_timeout") + kDrainSlack;
   o.guests = true;

@@ -22,6 +22,13 @@ DRAY_HANDLER(
     [](dray::Context&, int&) { return dray::ok(); });
 #elif defined(VARIANT_wait_too_long)
 DRAY_HANDLER("fine3", dray::HandlerOptions{.batch_wait = std::chrono::minutes(2)}, nothing);
+#elif defined(VARIANT_hook_without_handler)
+DRAY_RECONFIGURE("nobody", [](std::string_view) {});
+#elif defined(VARIANT_hook_of_other_state)
+DRAY_HANDLER(
+    "it", dray::HandlerOptions{}, [](const dray::WorkerInfo&) { return 7; },
+    [](dray::Context&, int&) { return dray::ok(); });
+DRAY_HEALTH("it", [](std::string&) {});
 #elif defined(VARIANT_test_only)
 DRAY_HANDLER("hidden", dray::HandlerOptions{.test_only = true}, nothing);
 #endif

@@ -102,7 +102,7 @@ TEST_CASE("child: however it ends its runs end with the reason and nobody else i
   if (payload != "nonsense") CHECK(out.kind == Out::crashed);  // it may have answered before
   CHECK(other.kind == Out::crashed);
   CHECK(other.text.find(expected) == 0);
-  CHECK(ChildRig::Clock::now() - began < 3s);  // also if a grandchild keeps the socket
+  CHECK(ChildRig::Clock::now() - began < 10s);  // also if a grandchild keeps the socket
   const ChildNews gone = rig.wait(Kind::gone);
   CHECK_FALSE(gone.ok);
   CHECK(gone.text == other.text);
@@ -151,7 +151,7 @@ TEST_CASE("child: a run that ignores its limit costs the child its life") {
   const auto took = ChildRig::Clock::now() - began;
   beside.join();
   CHECK(took > 200ms + kChildGrace - 50ms);
-  CHECK(took < 200ms + kChildGrace + 1s);
+  CHECK(took < 200ms + kChildGrace + 5s);  // of a busy machine
   CHECK(late.kind == Out::fail);
   CHECK(late.text.find("ran longer than its time limit; executor killed") == 0);
   CHECK(other.kind == Out::crashed);

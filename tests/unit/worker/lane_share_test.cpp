@@ -326,6 +326,32 @@ TEST_CASE("share: a few calls with short deadlines do not rule; many do") {
   CHECK(b.share.terms(1).quantum < 10ms);
 }
 
+TEST_CASE("share: handlers come and their limits change") {
+  Bench b;
+  b.share.set_handlers(1, {{}, {"h", 1, 128}, {"new", 2, 4}, {"any", 0, 1}});
+  b.share.check();
+  CHECK(b.share.shares(2));
+  CHECK_FALSE(b.share.shares(3));
+  for (const uint32_t h : {1u, 2u}) b.share.set_queued(h, 100, b.now());
+  for (int i = 0; i < 2; ++i) {
+    CHECK(b.share.piece(2, b.now()) > 0);
+    b.share.start_piece(2, 1, b.now());
+  }
+  CHECK(b.share.piece(2, b.now()) == 0);
+  b.share.take_moved();
+  b.share.set_handlers(1, {{}, {"h", 1, 128}, {"new", 3, 4}, {"any", 5, 1}});
+  CHECK(b.share.take_moved());
+  CHECK(b.share.piece(2, b.now()) > 0);
+  CHECK_FALSE(b.share.shares(3));  // as it was when it was new
+  b.share.set_handlers(1, {{}, {"h", 1, 128}, {"new", 1, 8}, {"any", 0, 1}});
+  b.share.check();  // two run, above the limit of now
+  CHECK(b.share.piece(2, b.now()) == 0);
+  for (int i = 0; i < 2; ++i) b.share.end_piece(2, 1, 0, b.now());
+  CHECK(b.share.piece(2, b.now()) > 0);
+  b.share.set_handlers(1, {{}, {"h", 1, 128}, {"new", 0, 8}, {"any", 0, 1}});
+  CHECK(b.share.shares(2));
+}
+
 TEST_CASE("share: random moves keep the place with one holder") {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     Rng rng(seed);

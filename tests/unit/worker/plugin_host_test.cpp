@@ -250,4 +250,39 @@ TEST_CASE("overhead of a run", "[.bench]") {
   }
 }
 
+TEST_CASE("user_config and hooks reach a plugin; only what was asked for is loaded") {
+  PluginOptions options;
+  options.user_config = "first";
+  options.deployment = "d";
+  options.only = {"child.act", "child.alone"};
+  PluginHost host(options);
+  REQUIRE(host.load(test_plugin("test_child_probe")));
+  CHECK(host.handlers().size() == 2);
+  CHECK(run(host, "child.act", "config").bytes == "first");
+  CHECK(host.health());
+  REQUIRE(host.reconfigure("ill"));
+  CHECK(run(host, "child.act", "config").bytes == "ill");
+  const Status ill = host.health();
+  REQUIRE_FALSE(ill);
+  CHECK(ill.error().detail == "handler 'child.act' is not well: feels ill");
+  const Status bad = host.reconfigure("bad");
+  REQUIRE_FALSE(bad);
+  CHECK(bad.error().detail == "handler 'child.act' refuses its user_config: bad config");
+}
+
+TEST_CASE("a plugin of an older ABI has no hooks") {
+  PluginHost host;
+  REQUIRE(host.load(test_plugin("bad_abi_1_0")));
+  CHECK(host.health());
+  CHECK(host.reconfigure("x"));
+}
+
+TEST_CASE("a hook that fits no handler refuses the plugin") {
+  PluginHost host;
+  CHECK(load_error(host, test_plugin("bad_hook_without_handler"))
+            .find("a hook for 'nobody': there is no such handler") != std::string::npos);
+  CHECK(load_error(host, test_plugin("bad_hook_of_other_state"))
+            .find("a hook for 'it': its state is of another type") != std::string::npos);
+}
+
 }  // namespace dray

@@ -163,6 +163,7 @@ TEST_CASE("replicas: a crash is followed by a start at once then 1 2 4 s and the
   Rig r;
   REQUIRE(r.place({with_cpu(spec(1), 1)}));
   std::vector<Duration> waits;
+  r.ready(1);  // it has worked
   for (uint64_t p = 1; p < kCrashesMax; ++p) {
     const Duration before = r.at;
     r.crash(p);
@@ -185,6 +186,40 @@ TEST_CASE("replicas: a crash is followed by a start at once then 1 2 4 s and the
   changed.config_version = 1;
   REQUIRE(r.place({changed}));  // worth another try
   CHECK(r.started.size() == kCrashesMax + 1);
+}
+
+TEST_CASE("replicas: one that was never ready fails soon") {
+  Rig r;
+  REQUIRE(r.place({spec(1)}));
+  for (uint64_t p = 1; p <= kStartsMax; ++p) {
+    r.say(p, Kind::failed, false, "no such model");
+    r.say(p, Kind::gone, false, "no such model");
+    r.go(1s);
+  }
+  CHECK(r.state(1) == ReplicaState::failed);
+  CHECK(r.status(1).error == "no such model");
+  CHECK(r.started.size() == kStartsMax);
+}
+
+TEST_CASE("replicas: what runs is reported and numbers of another session are followed") {
+  Rig r;
+  REQUIRE(r.place({spec(1)}, 50));
+  r.ready(1);
+  r.core.statuses(false);
+  CHECK_FALSE(r.core.has_news());
+  ProcessEvent load;
+  load.process = 1;
+  load.kind = Kind::load;
+  load.number = 3;
+  r.core.on_events({load}, r.now(), r.out);
+  CHECK(r.core.has_news());
+  CHECK(r.status(1).ongoing == 3);
+  REQUIRE(r.place({}, 40));
+  CHECK(r.stopped.empty());
+  r.core.on_balancer();
+  REQUIRE(r.place({}, 40));
+  CHECK(r.stopped.size() == 1);
+  CHECK(r.core.goal() == 40);
 }
 
 TEST_CASE("replicas: one that was ready for long is forgiven and stays offered for a moment") {
