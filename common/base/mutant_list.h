@@ -92,4 +92,7 @@
   X(repeats_without_budget, "a client repeats calls beyond its budget")                         \
   X(lost_session_silent, "calls of a lost session wait for their deadline")                     \
   X(grants_too_much, "a client grants parts beyond the window")                                 \
-  X(unreachable_at_once, "what a peer said just before it left is not read")
+  X(unreachable_at_once, "what a peer said just before it left is not read")                    \
+  X(handlers_not_told, "a worker does not tell the broker which handlers it has now")           \
+  X(handlers_not_heard, "the broker goes on with the handlers of ATTACH")                       \
+  X(offer_not_repeated, "a worker does not tell routers which handlers it has now")

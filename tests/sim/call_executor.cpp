@@ -15,6 +15,7 @@ void CallExecutor::died() {
   outcomes_.clear();
   parts_.clear();
   busy_ = 0;
+  looks_again_ = false;
   shortest_ = Duration::max();
 }
 
@@ -61,7 +62,7 @@ uint64_t CallExecutor::abandoned() const {
 }
 
 void CallExecutor::check_batch(const Batch& b) const {
-  const HandlerOffer& offer = offers_.at(b.handler);
+  const HandlerOffer& offer = offer_of(b.handler);
   uint64_t bytes = 0;
   for (const Run& r : b.calls) bytes += std::max<size_t>(oracle_.call(r.id).order.size, 16);
   if (b.items > offer.max_batch_size) violate("P5", "a batch has too many items");
@@ -75,16 +76,73 @@ void CallExecutor::check_batch(const Batch& b) const {
 }
 
 void CallExecutor::start_waiting() {
-  while (busy_ < threads_ && !queue_.empty()) {
-    Batch& b = batches_.at(queue_.front());
-    queue_.pop_front();
-    begin(b);
+  for (size_t i = 0; busy_ < threads_ && i < queue_.size();) {
+    Batch& b = batches_.at(queue_[i]);
+    const bool late = std::all_of(b.calls.begin(), b.calls.end(), [&](const Run& r) {
+      return r.stopped || r.deadline <= world_.now();
+    });
+    const auto way = processes_->way(b.handler);
+    if (way == ModelProcesses::Way::expected && !late) {
+      ++i;
+      if (!std::exchange(looks_again_, true)) {
+        const uint64_t life = node_.life();
+        world_.after(20ms, [this, life] {
+          if (node_.life() != life) return;
+          looks_again_ = false;
+          if (node_.alive()) start_waiting();
+        });
+      }
+      continue;
+    }
+    queue_.erase(queue_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (way == ModelProcesses::Way::closed && !late)
+      refuse(b);
+    else
+      begin(b);
+    i = 0;
+  }
+}
+
+// Nobody runs its handler any more.
+void CallExecutor::refuse(Batch& b) {
+  worker::BatchOutcome o;
+  o.batch = b.number;
+  o.started = false;
+  for (const Run& r : b.calls)
+    o.calls.push_back({r.call, CallEnd::rejected, Errc::unavailable, {}});
+  world_.reach("calls of a handler that is gone");
+  outcomes_.push_back(std::move(o));
+  batches_.erase(b.number);
+  node_.wake(world_.now());
+}
+
+void CallExecutor::lose(uint32_t handler) {
+  std::vector<uint64_t> lost;
+  for (const auto& [number, b] : batches_)
+    if (b.running && b.handler == handler) lost.push_back(number);
+  for (const uint64_t number : lost) {
+    Batch& b = batches_.at(number);
+    worker::BatchOutcome o;
+    o.batch = number;
+    for (const Run& r : b.calls) {
+      const bool begun = r.execution != 0;
+      if (begun) oracle_.dies(r.execution);
+      const CallEnd end = begun       ? CallEnd::unknown
+                          : r.stopped ? CallEnd::cancelled
+                                      : CallEnd::expired;
+      o.calls.push_back({r.call, end, begun ? Errc::outcome_unknown : Errc::expired, {}});
+    }
+    world_.reach("calls lost with their process");
+    outcomes_.push_back(std::move(o));
+    batches_.erase(number);
+    --busy_;
+    node_.wake(world_.now());
   }
 }
 
 Duration CallExecutor::time_of(const Batch& b) const {
   for (const CallHandler& h : knobs_.handlers) {
-    if (h.offer.name != offers_[b.handler].name) continue;
+    if (h.offer.name != offer_of(b.handler).name) continue;
     const Duration exact = h.base + h.each * static_cast<int64_t>(b.items);
     const uint64_t d = dice(b.calls[0].id, 1);
     if (h.steady) return exact;
@@ -99,7 +157,7 @@ void CallExecutor::begin(Batch& b) {
   b.running = true;
   b.begun = world_.now();
   ++busy_;
-  const HandlerOffer& offer = offers_[b.handler];
+  const HandlerOffer& offer = offer_of(b.handler);
   bool any = false;
   for (Run& r : b.calls) {
     if (r.stopped || r.deadline <= world_.now()) continue;

@@ -10,6 +10,7 @@
 #include "services/worker/core/worker_core.h"
 #include "tests/sim/call_oracle.h"
 #include "tests/sim/call_plan.h"
+#include "tests/sim/model_processes.h"
 #include "tests/sim/node.h"
 
 namespace dray::sim {
@@ -20,9 +21,9 @@ class CallExecutor {
                uint32_t threads)
       : world_(world), oracle_(oracle), knobs_(knobs), node_(node), threads_(threads) {}
 
-  // A new life; `offers` by index of the handler.
-  void boot(std::vector<HandlerOffer> offers) { offers_ = std::move(offers); }
+  void set_processes(const ModelProcesses* processes) { processes_ = processes; }
   void died();
+  void lose(uint32_t handler);  // what runs of it
   void take(Now now, worker::WorkerOut& out);  // what the core wants
   void tell(worker::WorkerCore& core, Now now, worker::WorkerOut& out);  // what was done
   bool idle() const { return batches_.empty(); }
@@ -59,6 +60,8 @@ class CallExecutor {
   void push(const worker::BatchStart& start, Now now);
   void check_batch(const Batch& b) const;
   void start_waiting();
+  void refuse(Batch& b);
+  const HandlerOffer& offer_of(uint32_t handler) const { return processes_->known().at(handler); }
   void begin(Batch& b);
   Duration time_of(const Batch& b) const;
   void plan_step(Batch& b, Duration delay);
@@ -74,7 +77,8 @@ class CallExecutor {
   const CallKnobs& knobs_;
   Node& node_;
   uint32_t threads_;
-  std::vector<HandlerOffer> offers_;
+  const ModelProcesses* processes_ = nullptr;
+  bool looks_again_ = false;
   std::map<uint64_t, Batch> batches_;
   std::deque<uint64_t> queue_;
   uint32_t busy_ = 0;

@@ -22,7 +22,10 @@ WorkerNode::WorkerNode(World& world, Net& net, const Knobs& knobs, Oracle& oracl
       slots_(1 + static_cast<uint32_t>(world.below(knobs.slots_max))),
       call_slots_(1 + static_cast<uint32_t>(world.below(knobs.calls.slots_max))),
       offers_(choose_offers()),
-      call_threads_(world, calls, knobs.calls, *this, call_slots_) {}
+      processes_(world, *this, knobs.crash_process),
+      call_threads_(world, calls, knobs.calls, *this, call_slots_) {
+  call_threads_.set_processes(&processes_);
+}
 
 // Not all workers offer everything, nor on the same terms.
 std::vector<HandlerOffer> WorkerNode::choose_offers() const {
@@ -46,13 +49,17 @@ void WorkerNode::boot() {
   worker::AgentOptions o;
   o.slots = slots_;
   o.prefetch_max = knobs_.prefetch_max;
-  for (const HandlerOffer& offer : offers_) o.handlers.push_back(offer.name);
-  o.offers = offers_;
+  const size_t own = processes_.boot(offers_);
+  o.offers = {offers_.begin(), offers_.begin() + static_cast<std::ptrdiff_t>(own)};
+  for (const HandlerOffer& offer : o.offers) o.handlers.push_back(offer.name);
+  worker::ReplicaOptions replicas;
+  replicas.fixed = processes_.fixed();
+  replicas.handlers = o.handlers;
   o.call_slots = call_slots_;
   if (index_ == 0) o.labels = {"first"};
   o.resources = {{"cpu", uint64_t{slots_} * 10'000}};
   o.drain_timeout = 5s;
-  core_ = std::make_unique<worker::WorkerCore>(o);
+  core_ = std::make_unique<worker::WorkerCore>(o, replicas);
   durable_ = std::make_unique<NoDurable>();
   links_ = std::make_unique<Links>(LinkOptions{Role::worker, name_, make_boot(), 0, 1s, 5s});
   links_->dial(0, Role::broker);
@@ -62,7 +69,6 @@ void WorkerNode::boot() {
     links_->dial(port, Role::router);
     net_.dial(*this, port, *routers_[i], Router::kWorkers);
   }
-  call_threads_.boot(offers_);
   seen_ = {};
   calls_seen_ = {};
   make_turn();
@@ -91,8 +97,9 @@ void WorkerNode::begin_drain() {
 
 bool WorkerNode::idle() const {
   const worker::Agent& tasks = core_->tasks();
-  return alive() && tasks.queued() + tasks.running() + tasks.unacked() == 0 &&
-         core_->calls().held() == 0 && call_threads_.idle();
+  return alive() && core_->replicas().fixed_ready() &&
+         tasks.queued() + tasks.running() + tasks.unacked() == 0 && core_->calls().held() == 0 &&
+         call_threads_.idle();
 }
 
 void WorkerNode::out_of_reach(Duration until) {
@@ -113,12 +120,14 @@ Duration WorkerNode::time_of(const worker::Start& t) const {
 }
 
 void WorkerNode::before_turn(Now now, Out& out) {
+  processes_.tell(*core_, now, out);
   call_threads_.tell(*core_, now, out);
   if (outcomes_.empty()) return;
   core_->tasks().on_outcomes(std::exchange(outcomes_, {}), now, out);
 }
 
 void WorkerNode::on_effects(Now now, Out& out) {
+  lose_runs(processes_.take(out));
   call_threads_.take(now, out);
   if (out.recall) {
     for (Token token : std::exchange(waiting_, {}))
@@ -155,10 +164,35 @@ void WorkerNode::on_effects(Now now, Out& out) {
 }
 
 void WorkerNode::start_waiting() {
-  while (busy_ < slots_ && !waiting_.empty()) {
-    Token token = waiting_.front();
-    waiting_.pop_front();
-    begin(token);
+  for (size_t i = 0; busy_ < slots_ && i < waiting_.size();) {
+    const Token token = waiting_[i];
+    const auto way = processes_.way(executions_.at(token).task.spec->handler);
+    if (way == ModelProcesses::Way::expected) {
+      ++i;
+      continue;
+    }
+    waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (way == ModelProcesses::Way::open) {
+      begin(token);
+    } else {
+      world_.reach("tasks of a handler that is gone");
+      end(token, Verdict::fail, Errc::unavailable, {}, false);
+      return;  // it has started what can be started
+    }
+  }
+}
+
+// Their process has ended.
+void WorkerNode::lose_runs(const std::vector<uint32_t>& handlers) {
+  for (const uint32_t handler : handlers) {
+    std::vector<Token> lost;
+    for (const auto& [token, e] : executions_)
+      if (e.running && e.task.spec->handler == handler) lost.push_back(token);
+    for (const Token token : lost) {
+      world_.reach("tasks lost with their process");
+      end(token, Verdict::crashed, Errc::worker_lost, "executor crashed", true);
+    }
+    call_threads_.lose(handler);
   }
 }
 
@@ -290,6 +324,7 @@ void WorkerNode::count_calls() {
   const worker::CallCounters& c = core_->calls().counters();
   if (c.refused > 0)
     violate("P5", name_ + " got a batch that makes no sense, or beyond its credit");
+  if (c.withdrawn > calls_seen_.withdrawn) world_.reach("batches for a handler that is gone");
   if (c.repeated > 0 && knobs_.repeat_percent == 0) violate("P5", name_ + " got a batch again");
   if (c.repeated > calls_seen_.repeated) world_.reach("batches repeated");
   if (c.stuck > calls_seen_.stuck) {

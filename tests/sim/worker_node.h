@@ -9,6 +9,7 @@
 #include "services/router/core/router.h"
 #include "services/worker/core/worker_core.h"
 #include "tests/sim/call_executor.h"
+#include "tests/sim/model_processes.h"
 #include "tests/sim/node.h"
 #include "tests/sim/oracle.h"
 
@@ -56,6 +57,7 @@ class WorkerNode final : public CoreNode<worker::WorkerCore, NoDurable> {
   void finish(Token token, uint64_t life);
   void end(Token token, Verdict verdict, Errc code, std::string bytes, bool started);
   void start_waiting();
+  void lose_runs(const std::vector<uint32_t>& handlers);
   std::vector<HandlerOffer> choose_offers() const;
   void count_calls();
   void check_call_credit() const;
@@ -72,6 +74,7 @@ class WorkerNode final : public CoreNode<worker::WorkerCore, NoDurable> {
   uint32_t slots_;
   uint32_t call_slots_;
   std::vector<HandlerOffer> offers_;
+  ModelProcesses processes_;
   CallExecutor call_threads_;
   std::map<Token, Execution> executions_;
   std::deque<Token> waiting_;

@@ -118,6 +118,8 @@ Knobs choose_knobs(World& w) {
   k.calls = choose_calls(w);
   if (k.calls.graceful || k.calls.crowded) make_graceful(k);
   choose_faults(w, k);
+  // Not where somebody leaves in peace or the cost of calls is judged.
+  if (!k.calls.graceful && !k.calls.crowded && w.one_in(3)) k.crash_process = w.between(5s, 60s);
   return k;
 }
 

@@ -119,6 +119,7 @@ struct Knobs {
   Duration crash_broker{0}, crash_worker{0}, crash_service{0}, crash_client{0};
   Duration pause{0}, reset{0}, hole{0}, partition{0}, wall_jump{0}, disk_full{0}, store_fault{0};
   Duration retire{0};  // SIGTERM
+  Duration crash_process{0};  // of handlers; 0: handlers have none
   Duration suspend{0};  // the whole machine
   Duration clock_late{0};  // the broker's wall clock is behind all the time
   uint64_t repeat_percent = 0;  // DISPATCH, RUN and FINISHED that come twice

@@ -104,7 +104,7 @@ void CallLane::offer_one(uint32_t worker, uint16_t handler, const std::string& b
                          Outbox& out) {
   const uint32_t known = workers_[worker].replicas[handler];
   if (blob.empty()) {
-    if (known != kNoSlot && !DRAY_MUTANT(withdrawn_still_used)) withdraw(known);
+    if (known != kNoSlot) withdraw(known);
     return;
   }
   auto offer = decode_offer(blob);

@@ -307,7 +307,9 @@ void CallAgent::take(Peer& peer, const Run& m, const Span& span, Now now, Out& o
 }
 
 void CallAgent::refuse(Peer& peer, const Run& m, const Span& span, Errc code, Now now, Out& out) {
-  counters_.refused += span.end - span.begin;
+  const bool known = m.rows[span.begin].handler < blobs_.size();
+  (known && code == Errc::unknown_handler ? counters_.withdrawn : counters_.refused) +=
+      span.end - span.begin;
   for (size_t i = span.begin; i < span.end; ++i) {
     DoneRow row;
     row.call = m.rows[i].call;
@@ -445,6 +447,7 @@ Doc CallAgent::to_doc(Now now) const {
   counts.set("cancelled", c.cancelled)
       .set("unknown", c.unknown)
       .set("refused", c.refused)
+      .set("withdrawn", c.withdrawn)
       .set("dropped", c.dropped);
   counts.set("parts", c.parts).set("part_bytes", c.part_bytes).set("repeated", c.repeated);
   counts.set("missed", c.missed).set("grants", c.grants).set("stuck", c.stuck);

@@ -56,6 +56,7 @@ struct CallCounters {
   uint64_t cancelled = 0;
   uint64_t unknown = 0;  // the process that ran them ended
   uint64_t refused = 0;  // calls in rows that make no sense here, or beyond the credit
+  uint64_t withdrawn = 0;  // calls of a handler that is not offered any more
   uint64_t dropped = 0;  // outcomes and parts for a session that is gone, or of a stopped call
   uint64_t parts = 0;
   uint64_t part_bytes = 0;
