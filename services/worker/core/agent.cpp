@@ -68,6 +68,7 @@ void Agent::on_open(const SessionInfo& info, Now now, Out& out) {
   send_results(DRAY_MUTANT(results_not_repeated) ? results_.next() : results_.first(), now, out);
   if (n < all.size()) send_have(now, out);  // the rest of what ATTACH could not name
   if (draining()) give_back_queue(Errc::draining, 0, now, out);
+  give_back_withdrawn(now, out);
   start_ready(now, out);
   check_drain(now, out);
 }
@@ -293,12 +294,18 @@ void Agent::set_handlers(const std::vector<HandlerNow>& handlers, Now now, Out& 
   options_.handlers.clear();
   for (const HandlerNow& handler : handlers) {
     options_.handlers.push_back(handler.name);
-    if (!handler.offered) withdrawn_.insert(handler.name);
+    withdrawn_.push_back(!handler.offered);
   }
   specs_.clear();  // they were judged by what was offered before
   std::vector<std::string> names = offered_handlers();
   if (attached() && names != before && !DRAY_MUTANT(handlers_not_told))
     send(Handlers{options_.slots, std::move(names)}, now, out);
+  give_back_withdrawn(now, out);
+  start_ready(now, out);
+}
+
+// Without a session they wait here for the next one.
+void Agent::give_back_withdrawn(Now now, Out& out) {
   std::vector<TokenRow> rows;
   for (Index i = held_.oldest_queued(); i != Holdings::kNone && attached();) {
     const Index next = held_.after(i);
@@ -309,7 +316,6 @@ void Agent::set_handlers(const std::vector<HandlerNow>& handlers, Now now, Out& 
     i = next;
   }
   give_back(Errc::unknown_handler, rows, now, out);
-  start_ready(now, out);
 }
 
 void Agent::give_back(Errc code, const std::vector<TokenRow>& rows, Now now, Out& out) {

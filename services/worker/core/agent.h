@@ -19,7 +19,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -152,9 +151,11 @@ class Agent {
   std::shared_ptr<const LocalSpec> local_spec(const std::string& blob);
   LocalSpec judge(const std::string& blob) const;
   bool is_offered(size_t handler) const {
-    return handler < options_.handlers.size() && withdrawn_.count(options_.handlers[handler]) == 0;
+    return handler < options_.handlers.size() &&
+           (handler >= withdrawn_.size() || !withdrawn_[handler]);
   }
   std::vector<std::string> offered_handlers() const;
+  void give_back_withdrawn(Now now, Out& out);
 
   bool stalled(Now now) const;
   size_t busy() const { return held_.running() - in_pieces_ + pieces_.size(); }  // executors
@@ -175,7 +176,7 @@ class Agent {
   void check_drain(Now now, Out& out);
 
   AgentOptions options_;
-  std::set<std::string> withdrawn_;  // of options_.handlers
+  std::vector<bool> withdrawn_;  // by handler
   Ledger ledger_;
   std::unique_ptr<LaneShare> own_share_;
   LaneShare* share_;

@@ -57,6 +57,7 @@ void Agent::start_ready(Now now, Out& out) {
   for (Index i = held_.oldest_queued(); i != Holdings::kNone && !draining(); i = next) {
     next = held_.after(i);
     const HeldTask& t = held_.at(i);
+    if (!is_offered(t.spec->handler)) continue;  // it goes back when there is a session
     const bool shared = is_shared(t);
     if (passed == kLookPast || passed_shared == kLookPastShared) break;
     if (!shared && !has_slot(t, now)) break;
@@ -215,7 +216,9 @@ bool Agent::on_outcome(Outcome&& o, Now now, std::vector<TokenRow>& unstarted) {
   const Index i = held_.find(o.token);
   if (i == Holdings::kNone || !held_.at(i).running) return false;
   HeldTask& t = held_.at(i);
-  if (t.piece != 0) pieces_.at(t.piece).run_us = std::max(pieces_.at(t.piece).run_us, o.piece_us);
+  // How long something took until it crashed says nothing.
+  if (t.piece != 0 && o.verdict != Verdict::crashed)
+    pieces_.at(t.piece).run_us = std::max(pieces_.at(t.piece).run_us, o.piece_us);
   if (t.revoked || t.reported) {
     ++counters_.dropped;
     release(i, now);
@@ -230,7 +233,7 @@ bool Agent::on_outcome(Outcome&& o, Now now, std::vector<TokenRow>& unstarted) {
     }
     return false;
   } else {
-    pace_.on_finished(std::chrono::microseconds(o.exec_us));
+    if (o.verdict != Verdict::crashed) pace_.on_finished(std::chrono::microseconds(o.exec_us));
     finish(i, o.verdict, o.code, o.exec_us, std::move(o.result));
     release(i, now);
   }

@@ -85,9 +85,12 @@ void CallAgent::on_batch(BatchOutcome&& outcome, Now now, Out& out) {
   const auto it = batches_.find(outcome.batch);
   if (it == batches_.end() || !it->second.running) return;
   Batch& batch = it->second;
-  if (outcome.started) pace_.on_finished(std::chrono::microseconds(outcome.run_us));
+  // How long something took until it crashed says nothing.
+  const bool crashed = !outcome.calls.empty() && outcome.calls[0].end == CallEnd::unknown;
+  const bool ran = outcome.started && !crashed;
+  if (ran) pace_.on_finished(std::chrono::microseconds(outcome.run_us));
   if (is_shared(batch.handler))
-    share_->end_call(batch.handler, batch.items, outcome.started ? outcome.run_us : 0, now);
+    share_->end_call(batch.handler, batch.items, ran ? outcome.run_us : 0, now);
   moved_at_ = now.mono;
   changed_ = true;
   DoneRow row;

@@ -245,6 +245,30 @@ TEST_CASE("worker core: handlers of replicas come and go for broker and routers 
   CHECK(w.out.orders.routes[0].handler == 2);  // the index it had
 }
 
+TEST_CASE("worker core: without a broker tasks of a withdrawn handler wait and then go back") {
+  Placed w;
+  w.open(Both::kBroker, Role::broker);
+  w.open(Placed::kBalancer, Role::balancer);
+  w.place({1});
+  w.process(1, ProcessEvent::Kind::ready, {"x"});
+  CHECK(w.task(1, "echo").token.seq == 1);  // the one slot
+  CHECK(w.task(2, "x").spec == nullptr);
+  w.turn([&] { w.core.on_close(SessionId{Both::kBroker}, CloseReason::timeout, w.now(), w.out); });
+  w.place({});
+  w.turn([&] {
+    std::vector<Outcome> list;
+    list.push_back({TaskId{1, 1}, Token{1, 1}, Verdict::ok, Errc::ok, true, 5, Bytes::copy("r")});
+    w.core.tasks().on_outcomes(std::move(list), w.now(), w.out);
+  });
+  CHECK(w.out.start.empty());
+  CHECK(w.core.tasks().queued() == 1);
+  w.open(Both::kBroker, Role::broker);
+  CHECK(w.last<Attach>(Both::kBroker).handlers == std::vector<std::string>{"echo"});
+  REQUIRE(w.sent<GiveBack>(Both::kBroker) == 1);
+  CHECK(w.last<GiveBack>(Both::kBroker).code == static_cast<uint8_t>(Errc::unknown_handler));
+  CHECK(w.core.tasks().queued() == 0);
+}
+
 TEST_CASE("worker core: a task whose process ended is reported as crashed") {
   Placed w;
   w.open(Both::kBroker, Role::broker);
