@@ -59,10 +59,10 @@ void Broker::on_attach(SessionId from, const Envelope& e, const Attach& m, Now n
 
 // What a worker runs from now on. What it has of others stays its own: it ends it or gives it back.
 void Broker::on_handlers(uint32_t index, const Handlers& m, Now now, Out& out) {
+  if (DRAY_MUTANT(handlers_not_heard)) return;
   Worker& w = workers_[index];
   w.handlers = {m.handlers.begin(), m.handlers.end()};
   w.slots = std::max<uint32_t>(m.slots, 1);
-  if (DRAY_MUTANT(handlers_not_heard)) return;
   ++placement_gen_;
   next_deadline_ = now.mono;
   CatalogRec news;
