@@ -290,6 +290,7 @@ void Replicas::crashed(Replica& r, const std::string& text, Now now, Out& out) {
   const bool was_ready = r.state == ReplicaState::ready || r.state == ReplicaState::unhealthy;
   if (was_ready && now.mono - r.ready_at >= kStable) r.crashes = 0;
   ++r.crashes;
+  ++crashes_;
   ++r.restarts;
   out.note("executor_ended", "deployment=" + r.spec.deployment + " code=" + r.spec.code +
                                  " crashes=" + std::to_string(r.crashes) + " text=" + text);

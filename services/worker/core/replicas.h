@@ -76,6 +76,7 @@ class Replicas {
   std::string fixed_problem() const;  // of one that could not start, or empty
   size_t size() const { return replicas_.size(); }
   size_t processes() const { return by_process_.size(); }
+  uint64_t crashes() const { return crashes_; }  // of processes, in all
   void check() const;
   Doc to_doc() const;
 
@@ -133,6 +134,7 @@ class Replicas {
   std::unordered_map<uint64_t, uint64_t> by_process_;  // id; for lookups only
   std::vector<std::string> ended_;  // statuses of those that are gone
   uint64_t next_process_ = 1;
+  uint64_t crashes_ = 0;
   uint64_t goal_ = 0;
   uint64_t goal_before_ = 0;  // the last one of this session
   bool stopping_ = false;

@@ -404,14 +404,15 @@ void ChildProcess::reap() {
   read_lines(true);
   const pid_t pid = pid_.load();
   ::kill(-pid, SIGKILL);  // what it started
-  int status = 0;
-  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-  }
+  if (pid_fd_ < 0) ::kill(pid, SIGKILL);  // an old kernel does not tell when it has ended
   bool told = false;
   {
     std::lock_guard lock(mutex_);
-    reaped_ = true;
+    reaped_ = true;  // before its pid may be another process's
     told = state_ == State::stopping && (doom_.empty() || stop_at_ != Clock::time_point::max());
+  }
+  int status = 0;
+  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
   ::shutdown(fd_, SHUT_RDWR);  // writers that wait for it
   const std::string text = failed_.empty() ? how_it_ended(status) : failed_;

@@ -183,6 +183,7 @@ void export_call_metrics(const CallAgent& calls, uint32_t slots) {
   ended("failed", c.failed);
   ended("expired", c.expired);
   ended("cancelled", c.cancelled);
+  ended("unknown", c.unknown);
   export_level("dray_worker_call_slots", "Batches of calls run at once.", slots);
   export_level("dray_worker_routers", "Routers this worker is connected to.", calls.routers());
   export_level("dray_worker_batches_running", "Batches handed to the executors.", calls.running());
@@ -202,6 +203,9 @@ ServiceHooks<PacedCore> make_hooks(const AgentOptions& options, Bridge& bridge) 
   hooks.metrics = [slots = options.slots, call_slots = options.call_slots](PacedCore& core, Now) {
     export_metrics(core.tasks(), slots);
     export_call_metrics(core.calls(), call_slots);
+    export_level("dray_worker_processes", "Processes of handlers.", core.replicas().processes());
+    export_total("dray_worker_process_crashes_total",
+                 "Processes of handlers that ended by themselves.", core.replicas().crashes());
   };
   hooks.poll = [&bridge](Now now, WorkerOut& out) { bridge.poll(now, out); };
   return hooks;
