@@ -36,8 +36,8 @@ std::shared_ptr<HandlerGroup::Member> HandlerGroup::choose() const {
 }
 
 bool HandlerGroup::can_wait(std::span<const TaskView> tasks) const {
-  const bool somebody = expected_ || std::any_of(members_.begin(), members_.end(),
-                                                 [](const auto& m) { return !m->gone; });
+  // Of members that are gone the core hears soon, and says what comes instead.
+  const bool somebody = expected_ || !members_.empty();
   const int64_t now = Clock::now().time_since_epoch().count();
   return somebody && std::any_of(tasks.begin(), tasks.end(), [&](const TaskView& t) {
            return t.deadline_ns > now && (t.cancelled == nullptr || !t.cancelled->load());

@@ -11,6 +11,12 @@
 
 namespace {
 
+// Whatever a sanitizer would like to do about it.
+void crash(int number) {
+  signal(number, SIG_DFL);
+  raise(number);
+}
+
 struct State {
   ~State() {
     if (config == "slow_end") sleep(60);
@@ -28,7 +34,7 @@ Shared start(const dray::WorkerInfo& worker) {
     usleep(1000 * static_cast<unsigned>(std::stoi(config.substr(5))));
   if (config == "throw") throw std::runtime_error("no such model");
   if (config == "exit") _exit(9);
-  if (config == "segv") raise(SIGSEGV);
+  if (config == "segv") crash(SIGSEGV);
   return state;
 }
 
@@ -47,8 +53,8 @@ void spam() {
 
 dray::Outcome act(dray::Context& ctx, Shared& state) {
   const std::string in(ctx.payload());
-  if (in == "segv") raise(SIGSEGV);
-  if (in == "abort") std::abort();
+  if (in == "segv") crash(SIGSEGV);
+  if (in == "abort") crash(SIGABRT);
   if (in == "kill") raise(SIGKILL);
   if (in == "exit0") std::exit(0);
   if (in == "hog") hog();
@@ -57,7 +63,7 @@ dray::Outcome act(dray::Context& ctx, Shared& state) {
     sleep(30);  // keeps the socket and the pipes
     _exit(0);
   }
-  if (in == "fork") raise(SIGSEGV);
+  if (in == "fork") crash(SIGSEGV);
   if (in == "nonsense") {
     const char bytes[64] = {'?', '?', '?', '?', '?', '?', '?', '?'};
     if (write(3, bytes, sizeof bytes) < 0) return dray::fail("no socket");
