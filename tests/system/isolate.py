@@ -74,11 +74,14 @@ def judge_calls(report, log, witness):
     twice = [r[0] for r in rows if r[1] == "0" and runs[r[0]] > 1]
     report.check(not twice, f"no call that is not idempotent ran twice {twice[:5]}")
     ends = collections.Counter((r[4], "idempotent" if r[1] == "1" else "once") for r in rows)
-    report.check({end for end, _ in ends} <= {"reply", "unknown", "rejected"}
-                 and ends[("unknown", "idempotent")] == 0,
-                 f"calls end with their reply, as unknown if they may not be repeated, or were "
-                 f"refused: {dict(ends)}")
-    report.check(all(runs[r[0]] == 0 for r in rows if r[4] == "rejected"), "what was refused never ran")
+    # Executors that are killed again and again are away for some time (back-off). An idempotent call
+    # that was lost with one, and could not be repeated by its deadline, may have been executed.
+    report.check({end for end, _ in ends} <= {"reply", "unknown", "rejected", "expired"},
+                 f"how calls ended: {dict(ends)}")
+    report.check(all(runs[r[0]] == 0 for r in rows if r[4] in ("rejected", "expired")),
+                 "what was refused or expired never ran")
+    replies = sum(n for (end, _), n in ends.items() if end == "reply")
+    report.check(LONG or replies >= len(rows) * 9 / 10, f"{replies} of {len(rows)} were answered")
 
 
 def main():
