@@ -18,6 +18,7 @@ BOXES = [
     ("common/base", []),
     ("common/wire", ["common/base"]),
     ("common/resources", ["common/base"]),
+    ("common/deploy", ["common/base", "common/wire", "common/resources"]),
     ("common/gpu", ["common/base"]),
     ("common/journal", ["common/base"]),
     ("common/net", ["common/base", "common/wire"]),
@@ -36,7 +37,7 @@ BOXES = [
     ("tests", ["*"]),
     ("tests/*", ["*"]),
 ]
-PURE = ["common/wire", "common/resources", "broker/core", "services/*/core", "client/core"]
+PURE = ["common/wire", "common/resources", "common/deploy", "broker/core", "services/*/core", "client/core"]
 PURE_LIBRARIES = ["tsl/*", "xxhash.h", "*intrin.h", "msgpack*"]
 IMPURE_STD = {"condition_variable", "filesystem", "fstream", "future", "iostream", "mutex",
               "semaphore", "shared_mutex", "stop_token", "thread", "ctime", "csignal"}
