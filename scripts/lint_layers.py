@@ -29,6 +29,7 @@ BOXES = [
     ("services/aggregator/store", ["common/base"]),
     # The store's interface and its memory twin do no I/O; the core reads through it.
     ("services/aggregator/core", ["common/base", "common/wire", "services/aggregator/store"]),
+    ("services/balancer/core", ["common/base", "common/wire", "common/resources", "common/deploy"]),
     ("services/*/core", ["common/base", "common/wire", "common/resources"]),
     ("services/*", ["client/include/dray"] + ANY_COMMON),  # plus its own service, see own_root
     ("client/core", ["common/base", "common/wire", "common/resources"]),
