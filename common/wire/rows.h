@@ -155,19 +155,23 @@ struct RunRow {  // router -> worker
   uint16_t items = 1;
   uint32_t waited_us = 0;  // at the router before it was sent
 };
-// A batch of this handler is due and no credit is left. `head_us` ago its first call arrived.
+// A batch of a handler that shares its device is due and may not be sent yet.
 struct WantRow {  // router -> worker
-  uint64_t handler = 0;  // its place in OFFER.handlers
-  uint32_t head_us = 0;
-  uint16_t items = 1;  // waiting
-  uint16_t reserved = 0;
+  uint64_t sent = 0;  // batches of the handler sent in this session
+  uint32_t handler = 0;  // its place in OFFER.handlers
+  uint32_t head_us = 0;  // so long ago its first call arrived
+  uint32_t items = 0;  // waiting; 0: nothing any more, do not hold the device
+  uint32_t reserved = 0;
 };
 // While queued tasks of a handler wait at the worker, calls gather for a while, and queued work
-// runs in pieces of a bounded length; both 0 when nothing is queued.
+// runs in pieces of a bounded length; both times are 0 when nothing is queued, and then `batches`
+// does not count.
 struct ShareRow {  // worker -> router
-  uint64_t handler = 0;  // its place in OFFER.handlers
+  uint64_t batches = 0;  // absolute: so many of the handler may have been sent in this session
+  uint32_t handler = 0;  // its place in OFFER.handlers
   uint32_t gather_us = 0;  // a batch of calls is due when its head is so old, or when it is full
   uint32_t quantum_us = 0;  // a piece of queued work runs so long
+  uint32_t reserved = 0;
 };
 constexpr uint16_t kDoneFreesSlot = 1;  // last row of its batch: one batch less is held
 constexpr uint16_t kDoneNotStarted = 2;  // surely not executed here
@@ -183,7 +187,7 @@ struct DoneRow {  // worker -> router
 
 static_assert(sizeof(CallRow) == 24 && sizeof(ReplyRow) == 56 && sizeof(CallIdRow) == 8);
 static_assert(sizeof(CallCreditRow) == 16 && sizeof(RunRow) == 40 && sizeof(DoneRow) == 24);
-static_assert(sizeof(WantRow) == 16 && sizeof(ShareRow) == 16);
+static_assert(sizeof(WantRow) == 24 && sizeof(ShareRow) == 24);
 
 static_assert(sizeof(IdRow) == 16 && sizeof(SubmitRow) == 24 && sizeof(StateRow) == 24);
 static_assert(sizeof(TokenRow) == 32 && sizeof(DispatchRow) == 32 && sizeof(ResultRow) == 48);

@@ -14,7 +14,7 @@
 #include "services/router/core/call_heap.h"
 #include "services/router/core/call_table.h"
 #include "services/router/core/call_types.h"
-#include "services/router/core/cost_line.h"
+#include "common/base/cost_line.h"
 #include "services/router/core/deadline_tally.h"
 
 namespace dray {

@@ -48,9 +48,14 @@ void Agent::on_open(const SessionInfo& info, Now now, Out& out) {
   out.note("attached", "epoch=" + std::to_string(info.epoch) +
                            " held=" + std::to_string(held_.size()) +
                            " unacked=" + std::to_string(results_.size()));
-  Attach attach{
-      options_.slots,   draining(), options_.handlers, options_.labels, options_.resources,
-      results_.first(), {}};
+  Attach attach{options_.slots,
+                draining(),
+                options_.handlers,
+                options_.labels,
+                options_.resources,
+                results_.first(),
+                {},
+                {}};
   attach.rows = make_rows<TokenRow>(std::vector<TokenRow>(all.begin(), all.begin() + long(n)));
   send(std::move(attach), now, out);
   resend_wait_ = kResendAfter;

@@ -1,5 +1,5 @@
 // Fitting and reading of the cost line.
-#include "services/router/core/cost_line.h"
+#include "common/base/cost_line.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 // CostLine: learning L(n) = a + b n, its guard, and the size of batch to aim for.
-#include "services/router/core/cost_line.h"
+#include "common/base/cost_line.h"
 
 #include <catch2/catch.hpp>
 
