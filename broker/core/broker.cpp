@@ -108,6 +108,7 @@ void Broker::on_message(SessionId from, const Envelope& e, Message&& message, No
       return;
     }
   }
+  if (role == Role::balancer) return;  // its VIEW is for routers
   out.now.push_back(reply_to(
       from, e,
       make_reject(Errc::denied, "a " + std::string(role_name(role)) + " may not send this here")));
@@ -135,6 +136,7 @@ void Broker::tick(Now now, Out& out) {
   run_timers(now, out);
   if (now.mono >= next_beat_) {
     beat_workers(now, out);
+    tell_backlog(out);
     next_beat_ = now.mono + options_.beat;
   }
   if (now.mono >= next_house_) {

@@ -217,6 +217,7 @@ class Broker {
   void give_back_stop(Now now);
   void expire_leases(Now now, Out& out);
   void beat_workers(Now now, Out& out);
+  void tell_backlog(Out& out);
   void keep_house(Now now, Out& out);
   void carry_some(Out& out);
   void write_settings(Out& out);

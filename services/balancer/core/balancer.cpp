@@ -38,7 +38,7 @@ void Balancer::on_open(const SessionInfo& session, Now now, Out& out) {
     node.name = session.name;
     node.session = session.id;
     node.boot = session.boot;
-    node.clock.emplace(now.mono);
+    node.clock.emplace(now.mono, options_.beat);
     node.reported = false;
     node.suspect = false;
     node.lost_at = kNever;
@@ -264,6 +264,7 @@ void Balancer::say_view(Out& out) {
 
 View Balancer::make_view() const {
   View view;
+  size_t bytes = 0;  // a message is bounded
   for (const auto& [name, d] : goal_.deployments) {
     uint32_t ready = 0, starting = 0;
     for (const auto& [id, r] : replicas_) {
@@ -283,12 +284,16 @@ View Balancer::make_view() const {
       h.start_ms = work.start_ms;
       const DeploymentSpec& s = d.spec();
       h.held = s.autoscale ? s.scale.max_replicas > 0 : s.num_replicas > 0;
-      view.handlers.push_back(encode_handler_view(h));
-      if (view.handlers.size() == kMsgpackArrayMax) break;
+      std::string blob = encode_handler_view(h);
+      bytes += blob.size() + 5;
+      if (bytes > kHeadBytesMax / 4 * 3) return view;
+      view.handlers.push_back(std::move(blob));
     }
   }
   for (const auto& [name, node] : nodes_)
-    if (node.suspect && node.session != SessionId::none) view.suspects.push_back(name);
+    if (node.suspect && node.session != SessionId::none &&
+        (bytes += name.size() + 5) < kHeadBytesMax - 1024)
+      view.suspects.push_back(name);
   return view;
 }
 

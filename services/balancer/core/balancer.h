@@ -49,6 +49,7 @@ struct BalancerOptions {
   Duration back_off = std::chrono::seconds(1);  // after a failed start; doubles
   Duration back_off_max = std::chrono::seconds(60);
   Duration room_wait = std::chrono::seconds(10);  // then a roll without room stops one first
+  Duration beat = std::chrono::seconds(1);  // of the links
   Duration lost_wait = std::chrono::seconds(1);  // a lost connection may come back
 };
 

@@ -37,7 +37,7 @@ double GapClock::phi(Time now) const {
 }
 
 bool GapClock::is_suspect(Time now) const {
-  return silence(now) >= kSuspectSilence || phi(now) >= kSuspectPhi;
+  return silence(now) >= std::max<Duration>(kSuspectSilence, 2 * beat_) || phi(now) >= kSuspectPhi;
 }
 
 }  // namespace dray

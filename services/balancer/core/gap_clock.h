@@ -13,7 +13,7 @@
 
 namespace dray {
 
-constexpr Duration kSuspectSilence = std::chrono::seconds(2);
+constexpr Duration kSuspectSilence = std::chrono::seconds(2);  // two beats, if those are slower
 constexpr double kSuspectPhi = 3.0;
 
 class GapClock {

@@ -1,5 +1,7 @@
 #include "services/balancer/shell/balancer_service.h"
 
+#include <algorithm>
+
 #include "common/service/log.h"
 #include "common/service/metrics.h"
 #include "common/service/service.h"
@@ -14,6 +16,7 @@ BalancerOptions balancer_options(const Config& c) {
   BalancerOptions o;
   o.settle = c.duration("balancer.settle");
   o.prove = c.duration("balancer.prove_time");
+  o.beat = c.duration("broker.beat_interval");
   o.roll_failures = static_cast<int>(c.integer("balancer.roll_failures"));
   return o;
 }
@@ -23,6 +26,9 @@ HostOptions host_options(const Config& c) {
   o.link.role = Role::balancer;
   o.link.name = "balancer";
   o.link.boot = random_boot_id();
+  // Who dials takes over this beat, so it is the one of the broker and its workers.
+  o.link.beat = c.duration("broker.beat_interval");
+  o.link.liveness = std::max<Duration>(5s, 4 * o.link.beat);
   o.listen = {{Balancer::kPeers, c.text("balancer.endpoint")}};
   o.drain_timeout = 5s;
   return o;

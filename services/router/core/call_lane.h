@@ -24,6 +24,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "common/wire/credit.h"
@@ -50,6 +51,12 @@ class CallLane {
   void on_worker_close(SessionId session, Now now, Outbox& out);
   void on_worker_message(SessionId from, const Envelope& envelope, Message&& m, Now now,
                          Outbox& out);
+  // What the balancer says: which handlers calls wait for, and which workers are suspect.
+  void on_view(const View& view, Now now, Outbox& out);
+  void forget_suspects();  // nobody would take them back
+  Load load() const;
+  // Whether a call came to a held handler without a replica since this was asked last.
+  bool take_held_call() { return std::exchange(held_call_, false); }
   void end_turn(Now now, Outbox& out);
   Time next_deadline() const;
   void begin_drain() { draining_ = true; }  // new calls are refused, open ones go on
@@ -82,6 +89,7 @@ class CallLane {
     uint32_t slots = 0;
     bool offered = false;
     bool draining = false;
+    bool suspect = false;
     CreditTaker credit;
     uint64_t batches = 0;  // ongoing, of all its replicas
     std::vector<uint32_t> replicas;  // in the order of its OFFER; kNoSlot: not taken
@@ -151,6 +159,8 @@ class CallLane {
   void learn(Deployment& d, const BatchRecord& b, const DoneRow& row, Now now);
   bool knows_or_has_room(const std::string& name) const;
   uint32_t make_deployment(const std::string& name, Now now);
+  // call_view.cpp
+  void suspect(const std::vector<std::string>& names);
   // call_dispatch.cpp
   void expire(Now now);
   void hedge(Now now);
@@ -216,6 +226,8 @@ class CallLane {
   bool grants_ = false;  // clients have been granted calls
   bool dirty_ = false;  // something may be launched
   bool draining_ = false;
+  bool held_call_ = false;
+  std::vector<std::string> suspects_;  // names
 };
 
 }  // namespace dray

@@ -13,6 +13,7 @@ void CallLane::on_worker_open(const SessionInfo& session) {
   w = Worker{};
   w.id = session.id;
   w.name = session.name;
+  w.suspect = std::find(suspects_.begin(), suspects_.end(), w.name) != suspects_.end();
   worker_ids_[static_cast<uint64_t>(session.id)] = i;
 }
 
@@ -136,7 +137,7 @@ void CallLane::add_replica(uint32_t worker, uint16_t handler, HandlerOffer offer
 }
 
 void CallLane::replicas_changed(Deployment& d) {
-  d.live = d.lanes = 0;
+  d.live = d.lanes = d.trusted = 0;
   d.free_turn = 0;
   bool first = true;
   for (uint32_t i : d.replicas) {
@@ -153,6 +154,7 @@ void CallLane::replicas_changed(Deployment& d) {
     first = false;
     if (workers_[r.worker].draining) continue;
     ++d.live;
+    if (!workers_[r.worker].suspect) ++d.trusted;
     d.lanes += lanes(r);
   }
 }

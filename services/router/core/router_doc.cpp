@@ -49,6 +49,7 @@ Doc Router::to_doc() const {
   Doc doc;
   doc.set("broker", has_broker())
       .set("aggregator", has_aggregator())
+      .set("balancer", has_balancer())
       .set("draining", draining_)
       .set("clients", clients_.size())
       .set("inflight", inflight_)
