@@ -28,6 +28,13 @@ struct Replica {
   std::vector<BatchIndex> ongoing;
   Time idle_since{};  // valid while nothing is ongoing
   std::vector<uint32_t> models;  // keys it has loaded, as far as we sent them; newest first
+  // Sharing its device with queued tasks (SHARE).
+  uint64_t sent = 0;  // batches in this session
+  uint64_t allowed = 0;  // of them, while quantum > 0
+  Duration gather{};
+  Duration quantum{};  // 0: does not share
+  bool asked = false;
+  Time asked_at{};
 };
 
 struct KeyQueue {

@@ -18,20 +18,25 @@ constexpr Duration kResendWaitMax = 16s;
 constexpr Duration kHaveSoon = 20ms;
 }  // namespace
 
-Agent::Agent(AgentOptions options)
-    : options_(std::move(options)),
-      ledger_(ledger_rows(options_)),
-      pace_(options_.slots, options_.prefetch_max) {
-  DRAY_ASSERT(options_.slots > 0);
+LaneShareOptions share_options(const AgentOptions& options) {
+  LaneShareOptions o;
+  o.floor_percent = options.task_floor_percent;
+  o.gather_max = options.gather_max;
+  o.quantum_max = options.quantum_max;
+  for (size_t i = 0; i < options.handlers.size(); ++i)
+    o.handlers.push_back({options.handlers[i],
+                          i < options.handler_limits.size() ? options.handler_limits[i] : 0,
+                          i < options.offers.size() ? options.offers[i].max_batch_size : 1});
+  return o;
 }
 
-// A name with a space can not come from a task.
-ResourceList Agent::ledger_rows(const AgentOptions& options) {
-  ResourceList rows = options.resources;
-  for (size_t i = 0; i < options.handler_limits.size(); ++i)
-    if (options.handler_limits[i] != 0)
-      rows.emplace_back("handler " + options.handlers[i], options.handler_limits[i]);
-  return rows;
+Agent::Agent(AgentOptions options, LaneShare* share)
+    : options_(std::move(options)),
+      ledger_(options_.resources),
+      own_share_(share ? nullptr : std::make_unique<LaneShare>(share_options(options_))),
+      share_(share ? share : own_share_.get()),
+      pace_(options_.slots, options_.prefetch_max) {
+  DRAY_ASSERT(options_.slots > 0);
 }
 
 // --- session ---------------------------------------------------------------------------------
@@ -107,7 +112,7 @@ void Agent::send(Message message, Now now, Out& out) {
 }
 
 uint64_t Agent::granted(Now now) const {
-  uint64_t k = pace_.target(stalled(now));
+  uint64_t k = std::max(pace_.target(stalled(now)), share_ahead(now));
   k = std::min<uint64_t>(k, std::max<uint64_t>(kItemsMax, options_.slots));  // one ATTACH
   if (draining() || results_.bytes() > kUnackedBytesMax ||
       held_.payload_bytes() > kPayloadsBytesMax)
@@ -262,10 +267,7 @@ LocalSpec Agent::judge(const std::string& blob) const {
   const auto handler =
       std::find(options_.handlers.begin(), options_.handlers.end(), local.spec.handler);
   local.handler = static_cast<uint32_t>(handler - options_.handlers.begin());
-  ResourceList wanted = local.spec.resources;
-  if (local.handler < options_.handler_limits.size() && options_.handler_limits[local.handler] != 0)
-    wanted.emplace_back("handler " + local.spec.handler, 1);
-  auto needs = ledger_.resolve(wanted);
+  auto needs = ledger_.resolve(local.spec.resources);
   const auto has_label = [&](const std::string& label) {
     return std::find(options_.labels.begin(), options_.labels.end(), label) !=
            options_.labels.end();

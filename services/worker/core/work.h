@@ -38,6 +38,7 @@ struct Start {
   uint32_t attempt = 1;
   std::shared_ptr<const LocalSpec> spec;
   Bytes payload;
+  std::vector<Start> more{};  // of the same handler: run them together with it, as one batch
 };
 
 // One for every Start, always, also when it was cancelled.
@@ -47,8 +48,9 @@ struct Outcome {
   Verdict verdict = Verdict::ok;
   Errc code = Errc::ok;
   bool started = true;  // false: handed back before it began (recall, or cancelled while waiting)
-  uint32_t exec_us = 0;
+  uint32_t exec_us = 0;  // of a batch: its part of it
   Bytes result;  // or the error text
+  uint32_t piece_us = 0;  // of the whole batch
 };
 
 struct ProgressItem {
