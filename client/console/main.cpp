@@ -88,6 +88,7 @@ int parse_and_run(int argc, char** argv) {
   add_task_commands(app, context);
   add_call_commands(app, context);
   add_deployment_commands(app, context);
+  add_deploy_commands(app, context);
   add_autoscale_command(app, context);
   add_top_command(app, context);
   add_bench_commands(app, context);

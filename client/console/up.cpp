@@ -33,7 +33,8 @@ std::string programs_folder() {
   const std::string dir = given != nullptr && *given != '\0'
                               ? std::string(given)
                               : fs::read_symlink("/proc/self/exe", ec).parent_path().string();
-  for (const char* name : {"dray-broker", "dray-aggregator", "dray-balancer", "dray-router", "dray-worker"})
+  for (const char* name :
+       {"dray-broker", "dray-aggregator", "dray-balancer", "dray-router", "dray-worker"})
     if (::access((dir + "/" + name).c_str(), X_OK) != 0)
       throw Failure{kUsage, "there is no program " + dir + "/" + name,
                     "build it (scripts/build) or set DRAY_BIN to the folder of the programs"};
