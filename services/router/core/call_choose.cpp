@@ -9,12 +9,9 @@ namespace dray {
 bool CallLane::has_room(const Replica& r) const {
   const Worker& w = workers_[r.worker];
   if (w.draining || w.credit.available() == 0) return false;
-<<<<<<< HEAD
   // If all are suspect, it is more likely the balancer that hears badly.
   if (w.suspect && deployments_[r.deployment]->trusted > 0) return false;
-=======
   if (is_shared(r) && r.sent >= r.allowed) return false;
->>>>>>> main
   const uint32_t most = r.offer.max_ongoing;
   return most == 0 || r.ongoing.size() < most || DRAY_MUTANT(max_ongoing_ignored);
 }
