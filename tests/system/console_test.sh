@@ -104,6 +104,13 @@ check 2 call echo x --concurrency 0
 check 2 bench overload --loads zero
 check 2 bench mixed --backlog none
 check 2 up --endpoint ipc:///tmp/x
+printf 'time_s,ongoing\n0,4\n60,40\n120,4\n' > "$ROOM/load.csv"
+check 0 autoscale --dry-run "$ROOM/load.csv" --plot "$ROOM/plan.svg" && out 'panic' && out 'replica seconds'
+check 2 autoscale --dry-run "$ROOM/load.csv" --set nonsense=1 && err "unknown field 'nonsense'"
+check 2 autoscale --dry-run /nonexistent && err 'cannot read'
+printf '[deployment.app]\ncode = "a.so"\n\ngpus = -1\nwhat = 2\n' > "$ROOM/bad.toml"
+check 2 deploy "$ROOM/bad.toml" && err 'bad.toml:5: deployment.app.what: unknown field' && err 'bad.toml:4: deployment.app.gpus'
+check 2 scale app many && err 'no number and not auto'
 check 2 up --dir "$ROOM/with space" && err 'space'
 mkdir -p "$ROOM/empty"
 DRAY_BIN="$ROOM/empty" check 2 up --detach && err 'no program'
@@ -112,7 +119,7 @@ check 2 submit echo "@$ROOM" && err 'cannot read'
 
 step "up"
 check 0 up --detach --workers 2 --allow-test-handlers -o json
-json 'd["already_up"] is False and {s["name"] for s in d["services"]} == {"broker", "aggregator", "router", "worker-0", "worker-1"}'
+json 'd["already_up"] is False and {s["name"] for s in d["services"]} == {"broker", "aggregator", "balancer", "router", "worker-0", "worker-1"}'
 printf '          ready in %s s\n' "$(field 'round(d["seconds"], 2)')"
 json 'd["seconds"] < 10'
 check 0 up --detach --workers 2 && out 'already up'
