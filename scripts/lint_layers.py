@@ -17,7 +17,7 @@ ANY_COMMON = ["common/*"]
 BOXES = [
     ("common/base", []),
     ("common/wire", ["common/base"]),
-    ("common/resources", ["common/base"]),
+    ("common/resources", ["common/base", "common/wire"]),
     ("common/gpu", ["common/base"]),
     ("common/journal", ["common/base"]),
     ("common/net", ["common/base", "common/wire"]),

@@ -20,18 +20,10 @@ constexpr Duration kHaveSoon = 20ms;
 
 Agent::Agent(AgentOptions options)
     : options_(std::move(options)),
-      ledger_(ledger_rows(options_)),
+      node_(options_.devices, options_.resources, options_.labels),
+      handler_running_(options_.handlers.size()),
       pace_(options_.slots, options_.prefetch_max) {
   DRAY_ASSERT(options_.slots > 0);
-}
-
-// A name with a space can not come from a task.
-ResourceList Agent::ledger_rows(const AgentOptions& options) {
-  ResourceList rows = options.resources;
-  for (size_t i = 0; i < options.handler_limits.size(); ++i)
-    if (options.handler_limits[i] != 0)
-      rows.emplace_back("handler " + options.handlers[i], options.handler_limits[i]);
-  return rows;
 }
 
 // --- session ---------------------------------------------------------------------------------
@@ -48,16 +40,18 @@ void Agent::on_open(const SessionInfo& info, Now now, Out& out) {
   out.note("attached", "epoch=" + std::to_string(info.epoch) +
                            " held=" + std::to_string(held_.size()) +
                            " unacked=" + std::to_string(results_.size()));
-  Attach attach{options_.slots,
-                draining(),
-                options_.handlers,
-                options_.labels,
-                options_.resources,
-                results_.first(),
-                {},
-                {}};
+  Attach attach;
+  attach.slots = options_.slots;
+  attach.draining = draining();
+  attach.handlers = options_.handlers;
+  attach.labels = options_.labels;
+  attach.resources = options_.resources;
+  attach.results_from = results_.first();
+  attach.devices = node_.device_blobs();
   attach.rows = make_rows<TokenRow>(std::vector<TokenRow>(all.begin(), all.begin() + long(n)));
   send(std::move(attach), now, out);
+  tell_at_ = kNever;
+  if (node_.grants() > 0) tell_capacity(now, out);  // ATTACH has no word for pools that are taken
   resend_wait_ = kResendAfter;
   resend_at_ = kNever;
   send_results(DRAY_MUTANT(results_not_repeated) ? results_.next() : results_.first(), now, out);
@@ -75,6 +69,7 @@ void Agent::on_close(SessionId id, CloseReason reason, Now now, Out& out) {
   closed_at_ = now.mono;
   have_at_ = kNever;
   resend_at_ = kNever;
+  tell_at_ = kNever;
   check_drain(now, out);
 }
 
@@ -203,7 +198,10 @@ void Agent::on_dispatch(const Dispatch& m, Now now, Out& out) {
            now, refused);
   }
   send_results(results_from, now, out);
-  for (const Refused& r : refused) give_back(r.code, r.rows, now, out);
+  for (const Refused& r : refused) {
+    give_back(r.code, r.rows, now, out);
+    if (r.code == Errc::infeasible) tell_capacity(now, out);
+  }
   start_ready(now, out);
 }
 
@@ -262,19 +260,11 @@ LocalSpec Agent::judge(const std::string& blob) const {
   const auto handler =
       std::find(options_.handlers.begin(), options_.handlers.end(), local.spec.handler);
   local.handler = static_cast<uint32_t>(handler - options_.handlers.begin());
-  ResourceList wanted = local.spec.resources;
-  if (local.handler < options_.handler_limits.size() && options_.handler_limits[local.handler] != 0)
-    wanted.emplace_back("handler " + local.spec.handler, 1);
-  auto needs = ledger_.resolve(wanted);
-  const auto has_label = [&](const std::string& label) {
-    return std::find(options_.labels.begin(), options_.labels.end(), label) !=
-           options_.labels.end();
-  };
+  set_needs(local);
   if (handler == options_.handlers.end())
     local.refuse = Errc::unknown_handler;
-  else if (!needs || !std::all_of(local.spec.labels.begin(), local.spec.labels.end(), has_label))
+  else if (!node_.could_ever(local.request))
     local.refuse = Errc::infeasible;
-  if (needs) local.needs = std::move(*needs);
   return local;
 }
 
@@ -372,6 +362,7 @@ void Agent::tick(Now now, Out& out) {
   }
   if (now.mono >= limit_at_) check_limits(now, out);
   if (now.mono >= check_at_) check_waiting(now, out);
+  if (now.mono >= tell_at_) tell_capacity(now, out);
   check_drain(now, out);
 }
 
@@ -384,13 +375,7 @@ Doc Agent::to_doc(Now now) const {
   doc.set("received", credit_.received()).set("granted", granted(now));
   doc.set("target", target(now)).set("service_us", to_us(pace_.service()));
   doc.set("next_result", results_.next()).set("epoch", epoch_);
-  Doc resources;
-  for (size_t i = 0; i < ledger_.size(); ++i) {
-    Doc row;
-    row.set("total", ledger_.total(i)).set("taken", ledger_.taken(i));
-    resources.set(ledger_.name(i), std::move(row));
-  }
-  doc.set("resources", std::move(resources));
+  doc.set("resources", resources_doc());
   const AgentCounters& c = counters_;
   Doc counts;
   counts.set("received", c.received).set("repeated", c.repeated).set("missed", c.missed);
@@ -398,6 +383,7 @@ Doc Agent::to_doc(Now now) const {
   counts.set("time_limits", c.time_limits).set("given_back", c.given_back);
   counts.set("revoked", c.revoked).set("dropped", c.dropped).set("resends", c.resends);
   counts.set("stale_results", c.stale_results).set("stuck", c.stuck);
+  counts.set("device_lost", c.device_lost);
   doc.set("counters", std::move(counts));
   return doc;
 }

@@ -11,7 +11,9 @@
 // - Task numbers below `received` are never taken. Why: HAVE has already called them lost, the
 //   broker has given them to somebody else.
 // - Results keep their number and are sent again, in order, until acknowledged.
-// - A prefetched task never waits behind a long one: after 500 ms it goes back.
+// - A prefetched task never waits behind a long one: after 500 ms it goes back. So does one that
+//   waits for GPUs, as infeasible and followed by CAPACITY, the true vector: the broker thought
+//   they were free.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +29,7 @@
 #include "common/wire/link.h"
 #include "common/wire/offer.h"
 #include "services/worker/core/holdings.h"
-#include "services/worker/core/ledger.h"
+#include "services/worker/core/node.h"
 #include "services/worker/core/pace.h"
 #include "services/worker/core/result_log.h"
 #include "services/worker/core/work.h"
@@ -40,12 +42,13 @@ struct AgentOptions {
   std::vector<std::string> handlers;
   std::vector<uint32_t> handler_limits;  // how many run at once, by handler; 0 or missing: any
   std::vector<std::string> labels;
-  ResourceList resources;
+  Amounts resources;
   Duration beat = std::chrono::seconds(1);
   Duration drain_timeout = std::chrono::seconds(30);
   // Of the call lane; the agent itself does not look at these.
   uint32_t call_slots = 1;
   std::vector<HandlerOffer> offers = {};  // parallel to handlers; empty: nothing can be called
+  std::vector<DeviceInfo> devices = {};  // GPUs
 };
 
 struct AgentCounters {
@@ -62,6 +65,7 @@ struct AgentCounters {
   uint64_t stale_results = 0;  // refused by the broker
   uint64_t resends = 0;
   uint64_t stuck = 0;  // handlers that ignored their time limit
+  uint64_t device_lost = 0;  // running tasks whose GPU was lost
 };
 
 class Agent {
@@ -80,6 +84,12 @@ class Agent {
 
   // SIGTERM: no new work, finish what runs, leave after drain_timeout at the latest.
   void begin_drain(Now now, Out& out);
+  // The GPUs as they are now: told to the broker; what ran on a lost one is reported as lost.
+  void set_devices(std::vector<DeviceInfo> devices, Now now, Out& out);
+  // Whoever took or gave back devices of the node asks for CAPACITY soon.
+  void note_takings(Now now);
+  Node& node() { return node_; }
+  const Node& node() const { return node_; }
   bool draining() const { return leaving_ || told_to_drain_; }
   bool leaving() const { return leaving_; }  // not to be undone
   bool drained() const { return drained_; }  // out.exit was set
@@ -119,8 +129,17 @@ class Agent {
   void take(const DispatchRow& row, uint64_t epoch, std::shared_ptr<const LocalSpec> spec,
             Bytes payload, Now now, std::vector<Refused>& refused);
   std::shared_ptr<const LocalSpec> local_spec(const std::string& blob);
-  static ResourceList ledger_rows(const AgentOptions& options);
   LocalSpec judge(const std::string& blob) const;
+
+  // agent_node.cpp: what tasks take of the node
+  void set_needs(LocalSpec& local) const;
+  uint32_t wait_row(const std::string& pool) const;
+  bool take_needs(HeldTask& task);
+  void give_needs(HeldTask& task);
+  void tell_capacity(Now now, Out& out);
+  Doc resources_doc() const;
+  void lose_device_task(Index i, Now now);
+  void give_back_impossible(Now now, Out& out);
 
   bool stalled(Now now) const;
   bool has_slot(const HeldTask& task, Now now) const;
@@ -137,7 +156,8 @@ class Agent {
   void check_drain(Now now, Out& out);
 
   AgentOptions options_;
-  Ledger ledger_;  // options_.resources, then a row for each limited handler
+  Node node_;
+  std::vector<uint32_t> handler_running_;  // by handler
   Pace pace_;
   Holdings held_;
   ResultLog results_;
@@ -154,6 +174,8 @@ class Agent {
   Time moved_at_{};  // last start or outcome
   Time check_at_ = kNever;  // next look at what waits
   Time limit_at_ = kNever;  // not after the first step of any time limit
+  Time tell_at_ = kNever;  // when the broker is told what is taken of the devices
+  uint64_t told_takings_ = 0;
 
   bool told_to_drain_ = false;  // by the broker
   bool leaving_ = false;  // by SIGTERM or a stuck thread

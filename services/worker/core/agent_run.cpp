@@ -31,7 +31,7 @@ bool Agent::has_slot(const HeldTask& task, Now now) const {
   // Ahead of a free slot the start is not known exactly, which a short limit can not bear; and
   // resources are for tasks that run.
   const bool short_limit = task.spec->time_limit > 0s && task.spec->time_limit < kShortLimit;
-  return !short_limit && task.spec->needs.empty();
+  return !short_limit && !task.spec->has_needs && !task.spec->is_limited;
 }
 
 // In order, except that a task may pass others that wait for resources if it needs none of these:
@@ -42,27 +42,28 @@ void Agent::start_ready(Now now, Out& out) {
   Index next = Holdings::kNone;
   for (Index i = held_.oldest_queued(); i != Holdings::kNone && !draining(); i = next) {
     next = held_.after(i);
-    const HeldTask& t = held_.at(i);
+    HeldTask& t = held_.at(i);
     if (!has_slot(t, now) || passed == kLookPast) break;
-    const auto& needs = t.spec->needs;
-    const bool waits =
-        !ledger_.fits(needs) || std::any_of(needs.begin(), needs.end(), [&](const auto& n) {
-          return !awaited.empty() && awaited[n.resource];
-        });
-    if (!waits) {
+    const LocalSpec& spec = *t.spec;
+    const bool behind = std::any_of(spec.waits_on.begin(), spec.waits_on.end(), [&](uint32_t row) {
+      return row < awaited.size() && awaited[row];
+    });
+    if (!behind && take_needs(t)) {
       start(i, now, out);
       continue;
     }
     ++passed;
-    awaited.resize(ledger_.size());
-    for (const ResourceNeed& n : needs) awaited[n.resource] = true;
+    for (uint32_t row : spec.waits_on) {
+      if (row >= awaited.size()) awaited.resize(row + 1);
+      awaited[row] = true;
+    }
   }
   arm_check(now);
+  note_takings(now);
 }
 
 void Agent::start(Index i, Now now, Out& out) {
   HeldTask& t = held_.at(i);
-  ledger_.take(t.spec->needs);
   if (t.spec->time_limit > 0s) {
     const bool ahead = held_.running() >= options_.slots;  // begins within kWaitMax, or comes back
     t.limit_at = now.mono + t.spec->time_limit + (ahead ? kWaitMax + kCheckEvery : 0s);
@@ -90,11 +91,14 @@ void Agent::check_waiting(Now now, Out& out) {
   if (!attached() || was_stopped) return;
   const size_t slots = options_.slots;
   size_t keep = slots > held_.running() ? slots - held_.running() : 0;
-  std::vector<TokenRow> rows;
+  std::vector<TokenRow> rows, impossible;
   Index i = held_.oldest_queued();
   while (i != Holdings::kNone && now.mono - held_.at(i).since >= kWaitMax) {
     const Index next = held_.after(i);
-    if (keep > 0) {
+    if (held_.at(i).spec->has_devices) {
+      impossible.push_back({held_.at(i).id, held_.at(i).token});
+      held_.remove(i);
+    } else if (keep > 0) {
       --keep;
     } else {
       rows.push_back({held_.at(i).id, held_.at(i).token});
@@ -104,6 +108,8 @@ void Agent::check_waiting(Now now, Out& out) {
   }
   std::reverse(rows.begin(), rows.end());
   give_back(Errc::overloaded, rows, now, out);
+  give_back(Errc::infeasible, impossible, now, out);
+  if (!impossible.empty()) tell_capacity(now, out);
   if (held_.running() <= slots) return;
   i = held_.oldest_running();
   for (size_t k = 0; k < slots; ++k) i = held_.after(i);
@@ -139,7 +145,7 @@ bool Agent::on_outcome(Outcome&& o, std::vector<TokenRow>& unstarted) {
       unstarted.push_back({t.id, t.token});
       release(i);
     } else {
-      ledger_.give(t.spec->needs);
+      give_needs(t);
       held_.requeue(i);
     }
     return false;
@@ -166,7 +172,7 @@ void Agent::finish(Index i, Verdict verdict, Errc code, uint32_t exec_us, Bytes 
 }
 
 void Agent::release(Index i) {
-  ledger_.give(held_.at(i).spec->needs);
+  give_needs(held_.at(i));
   held_.remove(i);
 }
 
@@ -246,7 +252,7 @@ void Agent::check_drain(Now now, Out& out) {
 }
 
 Time Agent::next_deadline() const {
-  Time t = std::min({have_at_, resend_at_, limit_at_, check_at_});
+  Time t = std::min({have_at_, resend_at_, limit_at_, check_at_, tell_at_});
   if (!leaving_ || drained_) return t;
   t = std::min(t, drain_at_);
   // While the broker is away, look when kNoBroker is over; after that only an outcome matters.
@@ -259,17 +265,20 @@ Time Agent::next_deadline() const {
 void Agent::check() const {
   held_.check();
   results_.check();
-  std::vector<uint64_t> taken(ledger_.size(), 0);
+  node_.check();
+  std::vector<uint32_t> running(handler_running_.size(), 0);
   Time first_limit = kNever;
   size_t recalled = 0;
   for (Index i = held_.oldest_running(); i != Holdings::kNone; i = held_.after(i)) {
     const HeldTask& t = held_.at(i);
-    for (const ResourceNeed& n : t.spec->needs) taken[n.resource] += n.units;
+    if (t.spec->is_limited) ++running[t.spec->handler];
+    DRAY_ASSERT(t.spec->has_needs == (t.grant != GrantId{0}));
+    DRAY_ASSERT(!t.spec->has_needs || node_.find(t.grant) != nullptr);
     first_limit = std::min(first_limit, t.limit_at);
     DRAY_ASSERT(t.reported || !results_.has(t.token));
     ++recalled;
   }
-  for (size_t i = 0; i < taken.size(); ++i) DRAY_ASSERT(taken[i] == ledger_.taken(i));
+  DRAY_ASSERT(running == handler_running_);
   DRAY_ASSERT(limit_at_ <= first_limit);
   DRAY_ASSERT(recalled == held_.running());
   DRAY_ASSERT(attached() || (have_at_ == kNever && resend_at_ == kNever));

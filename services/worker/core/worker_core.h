@@ -27,6 +27,8 @@ class WorkerCore {
   void end_turn(Now now, Out& out);
   Time next_deadline() const { return std::min(tasks_.next_deadline(), calls_.next_deadline()); }
   void begin_drain(Now now, Out& out);
+  // The GPUs as they are now. `is_news`: routers are told, too.
+  void set_devices(std::vector<DeviceInfo> devices, bool is_news, Now now, Out& out);
   bool drained() const { return tasks_.drained() && calls_.drained(); }
   // 70: a thread does not return.
   int exit_code() const { return tasks_.running() + calls_.running() == 0 ? 0 : 70; }
@@ -39,6 +41,7 @@ class WorkerCore {
   Doc to_doc(Now now) const;
 
  private:
+  void open_router(const SessionInfo& info, Now now, Out& out);
   Agent tasks_;
   CallAgent calls_;
   bool exit_told_ = false;
