@@ -60,11 +60,11 @@ Result<Advertised> read_advertised(const CapacityNews& news) {
   for (const std::string& blob : news.devices) {
     DRAY_TRY_ASSIGN(DeviceInfo info, decode_device(blob));
     if (info.taken_units > kResourceUnit || info.taken_mib > kMemoryMibMax)
-      return make_error(Errc::bad_argument, "capacity: " + info.uuid + ": more taken than there is");
+      return make_error(Errc::bad_argument,
+                        "capacity: " + info.uuid + ": more taken than there is");
     out.devices.push_back(std::move(info));
   }
-  DRAY_TRY_ASSIGN(const Capacity capacity,
-                  capacity_of(out.devices, news.resources, news.labels));
+  DRAY_TRY_ASSIGN(const Capacity capacity, capacity_of(out.devices, news.resources, news.labels));
   out.state = NodeState(capacity);
   for (size_t i = 0; i < out.devices.size(); ++i) set_taken(out.state.devices[i], out.devices[i]);
   const ResourceVec taken(news.taken);

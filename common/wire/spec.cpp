@@ -51,7 +51,8 @@ Status check_gpus(const TaskSpec& s) {
   if (s.gpus > kGpuUnitsMax) return bad("gpus", "are more than 1024");
   if (s.gpu_memory_mib > kGpuMibMax) return bad("gpu_memory", "is more than 1 PiB");
   if (s.strategy > 2) return bad("strategy", "is none of pack, spread, strict");
-  if (s.variants.size() > kMoreVariantsMax) return bad("variants", "are more than 3 besides the first");
+  if (s.variants.size() > kMoreVariantsMax)
+    return bad("variants", "are more than 3 besides the first");
   for (const std::string& blob : s.variants) {
     auto need = decode_need(blob);
     if (!need) return bad("variants", need.error().detail);

@@ -13,8 +13,8 @@ constexpr uint32_t kDeviceRow = 0;  // of what tasks wait for; then pools, then 
 
 uint32_t Agent::wait_row(const std::string& pool) const {
   const Amounts& pools = options_.resources;
-  const auto at = std::find_if(pools.begin(), pools.end(),
-                               [&](const auto& p) { return p.first == pool; });
+  const auto at =
+      std::find_if(pools.begin(), pools.end(), [&](const auto& p) { return p.first == pool; });
   return kDeviceRow + 1 + static_cast<uint32_t>(at - pools.begin());
 }
 
@@ -74,7 +74,8 @@ void Agent::set_devices(std::vector<DeviceInfo> devices, Now now, Out& out) {
   specs_.clear();  // what is possible here may have changed
   const uint64_t results_from = results_.next();
   const std::vector<GrantId> lost = node_.lost();
-  for (Index i = held_.oldest_running(); !lost.empty() && i != Holdings::kNone; i = held_.after(i)) {
+  for (Index i = held_.oldest_running(); !lost.empty() && i != Holdings::kNone;
+       i = held_.after(i)) {
     const GrantId id = held_.at(i).grant;
     if (std::find(lost.begin(), lost.end(), id) == lost.end()) continue;
     out.note("device_lost", "task=" + to_hex(held_.at(i).id) + " " + node_.loss_text(id));
@@ -88,8 +89,8 @@ void Agent::set_devices(std::vector<DeviceInfo> devices, Now now, Out& out) {
   start_ready(now, out);
 }
 
-// Its attempt is over whatever the handler still does; the broker runs it elsewhere and counts it as
-// one that lost its worker. Until the handler returns it keeps its slot and pools.
+// Its attempt is over whatever the handler still does; the broker runs it elsewhere and counts it
+// as one that lost its worker. Until the handler returns it keeps its slot and pools.
 void Agent::lose_device_task(Index i, Now now) {
   HeldTask& t = held_.at(i);
   const std::string text = node_.loss_text(t.grant);

@@ -95,7 +95,7 @@ void Agent::check_waiting(Now now, Out& out) {
   Index i = held_.oldest_queued();
   while (i != Holdings::kNone && now.mono - held_.at(i).since >= kWaitMax) {
     const Index next = held_.after(i);
-    if (held_.at(i).spec->has_devices) {
+    if (keep > 0 && held_.at(i).spec->has_devices) {  // a slot is free, so it is not that
       impossible.push_back({held_.at(i).id, held_.at(i).token});
       held_.remove(i);
     } else if (keep > 0) {

@@ -139,8 +139,9 @@ void Gpus::report() const {
     if (!gpu::takes_fractions(d))
       log_event(LogLevel::warn, "gpu",
                 {{"uuid", d.uuid},
-                 {"note", "its compute mode lets one process in, so a second task that has a share "
-                          "of it will fail; set the default mode or run MPS"}});
+                 {"note",
+                  "its compute mode lets one process in, so a second task that has a share "
+                  "of it will fail; set the default mode or run MPS"}});
   }
 }
 
