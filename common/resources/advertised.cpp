@@ -27,7 +27,7 @@ std::string free_text(const std::vector<DeviceFree>& free, uint64_t DeviceFree::
   size_t named = 0;
   for (const auto& [amount, n] : counts)
     if (named++ < kKindsNamed) out = join(std::move(out), devices_text(n) + print(amount));
-  return counts.empty() ? "the node has no devices" : out;
+  return out;
 }
 
 std::string print_mib(uint64_t mib) { return std::to_string(mib) + " MiB"; }
@@ -119,9 +119,12 @@ std::string first_excess(const Request& request, const ResourceVec& most) {
 }
 
 std::string explain_on(const NodeState& node, const Variant& need, const Refusal& refusal) {
-  const std::vector<DeviceFree> free = free_of(node, Occupancy::as_it_is);
+  std::vector<DeviceFree> free;
+  for (const DeviceState& d : node.devices)
+    if (d.device.usable) free.push_back(d.free());
   const std::string beside =
       refusal.beside == 0 ? "" : " besides " + std::to_string(refusal.beside) + " whole";
+  if (free.empty() && refusal.code >= Shortage::gpu_whole) return "no device that works";
   switch (refusal.code) {
     case Shortage::gpu_share:
       return "no device with " + print_amount(refusal.need) + " free" + beside + ": " +

@@ -33,7 +33,8 @@ bool is_about_calls(Kind kind) {
 }
 
 bool is_for_workers(Kind kind) {
-  return kind == Kind::offer || kind == Kind::done || kind == Kind::drain || kind == Kind::reject;
+  return kind == Kind::offer || kind == Kind::done || kind == Kind::drain || kind == Kind::reject ||
+         kind == Kind::share || kind == Kind::capacity;
 }
 
 bool is_for_clients(Kind kind) {

@@ -39,7 +39,7 @@ bool Agent::take_needs(HeldTask& task) {
     return false;
   if (spec.has_needs) {
     const GrantId id = node_.next_id();
-    if (!node_.reserve(id, spec.request)) return false;
+    if (node_.reserve(id, spec.request)) return false;
     task.grant = id;
   }
   if (spec.is_limited) ++handler_running_[spec.handler];

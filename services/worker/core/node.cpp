@@ -17,15 +17,14 @@ Node::Node(std::vector<DeviceInfo> devices, Amounts pools, std::vector<std::stri
   ledger_ = NodeLedger(*capacity);
 }
 
-bool Node::reserve(GrantId id, const Request& request) {
+std::optional<Refusal> Node::reserve(GrantId id, const Request& request) {
   auto taken = ledger_.reserve(id, request, mix_.classes());
-  const Grant* grant = std::get_if<Grant>(&taken);
-  if (grant == nullptr) return false;
-  if (!grant->shares.empty()) {
+  if (auto* refusal = std::get_if<Refusal>(&taken)) return std::move(*refusal);
+  if (!std::get<Grant>(taken).shares.empty()) {
     mix_.note(request);
     ++takings_;
   }
-  return true;
+  return std::nullopt;
 }
 
 void Node::release(GrantId id) {

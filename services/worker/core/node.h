@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,8 +19,8 @@ class Node {
   Node(std::vector<DeviceInfo> devices, Amounts pools, std::vector<std::string> labels);
 
   GrantId next_id() { return GrantId{++last_id_}; }  // never used before
-  // Takes all that is asked for, or nothing: then it is too much now.
-  bool reserve(GrantId id, const Request& request);
+  // Takes all that is asked for, or nothing and says what is missing first.
+  std::optional<Refusal> reserve(GrantId id, const Request& request);
   void release(GrantId id);
   void release_devices(GrantId id);  // early; the pools stay taken
   bool could_ever(const Request& request) const { return could_serve_when_idle(state(), request); }
