@@ -120,7 +120,7 @@ void Broker::on_worker_message(uint32_t w, const Envelope& e, Message&& message,
   if (auto* m = std::get_if<Have>(&message)) return on_have(w, *m, now, out);
   if (auto* m = std::get_if<GiveBack>(&message)) return on_give_back(w, *m, now, out);
   if (auto* m = std::get_if<Progress>(&message)) return on_progress(w, *m);
-  if (auto* m = std::get_if<CapacityNews>(&message)) return on_capacity(w, e, *m, out);
+  if (auto* m = std::get_if<CapacityNews>(&message)) return on_capacity(w, *m, out);
   if (auto* m = std::get_if<Drain>(&message)) {
     workers_[w].draining = m->on;
     ++placement_gen_;

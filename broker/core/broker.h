@@ -175,7 +175,7 @@ class Broker {
   void on_give_back(uint32_t w, const GiveBack& m, Now now, Out& out);
   void on_have(uint32_t w, const Have& m, Now now, Out& out);
   void on_progress(uint32_t w, const Progress& m);
-  void on_capacity(uint32_t w, const Envelope& e, const CapacityNews& m, Out& out);
+  void on_capacity(uint32_t w, const CapacityNews& m, Out& out);
   void on_attach_stream(SessionId from, const AttachStream& m, Out& out);
   void on_worker_message(uint32_t w, const Envelope& e, Message&& m, Now now, Out& out);
 

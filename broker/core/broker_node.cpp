@@ -130,10 +130,9 @@ std::vector<Handle> Broker::leases_with_needs(const Worker& w) const {
   return out;
 }
 
-void Broker::on_capacity(uint32_t index, const Envelope& e, const CapacityNews& m, Out& out) {
+void Broker::on_capacity(uint32_t index, const CapacityNews& m, Out& out) {
   Worker& w = workers_[index];
-  (void)e;
-  take_node(w, m, out);
+  if (!DRAY_MUTANT(capacity_ignored)) take_node(w, m, out);
   CatalogRec news;
   note_largest(w, news);
   if (!news.resources.empty()) commit(news, {}, out);
@@ -259,7 +258,7 @@ void Broker::explain_workers(const TaskClass& c, Doc& why) const {
       continue;
     }
     auto placed = dray::place(w.node, c.request, {});
-    const auto* refusal = std::get_if<Refusal>(&placed);
+    const auto* refusal = std::get_if<PlacementRefusal>(&placed);
     if (refusal == nullptr) {
       if (w.credit.available() == 0 || (c.has_devices && w.grants.size() >= w.slots)) ++credit;
     } else if (refusal->code == Shortage::label) {

@@ -118,7 +118,8 @@ std::string first_excess(const Request& request, const ResourceVec& most) {
   return first;
 }
 
-std::string explain_on(const NodeState& node, const Variant& need, const Refusal& refusal) {
+std::string explain_on(const NodeState& node, const Variant& need,
+                       const PlacementRefusal& refusal) {
   std::vector<DeviceFree> free;
   for (const DeviceState& d : node.devices)
     if (d.device.usable) free.push_back(d.free());

@@ -44,6 +44,6 @@ std::string first_excess(const Request& request, const ResourceVec& most);
 
 // What is missing on this node, with the numbers of its devices:
 // "no device with 0.5 free: 2 devices have 0.25".
-std::string explain_on(const NodeState& node, const Variant& need, const Refusal& refusal);
+std::string explain_on(const NodeState& node, const Variant& need, const PlacementRefusal& refusal);
 
 }  // namespace dray

@@ -300,6 +300,7 @@ void Agent::on_revoke(const Revoke& m, Now now, Out& out) {
     ++counters_.revoked;
     if (t.running) {
       t.revoked = true;
+      if (DRAY_MUTANT(revoked_gives_devices) && t.spec->has_devices) node_.release_devices(t.grant);
       cancel(i, out);
     } else {
       held_.remove(i);

@@ -86,7 +86,7 @@ class Agent {
   void begin_drain(Now now, Out& out);
   // The GPUs as they are now: told to the broker; what ran on a lost one is reported as lost.
   void set_devices(std::vector<DeviceInfo> devices, Now now, Out& out);
-  // Whoever took or gave back devices of the node asks for CAPACITY soon.
+  // If something was taken or given back, by whomever, the broker is told soon.
   void note_takings(Now now);
   Node& node() { return node_; }
   const Node& node() const { return node_; }
@@ -174,7 +174,7 @@ class Agent {
   Time moved_at_{};  // last start or outcome
   Time check_at_ = kNever;  // next look at what waits
   Time limit_at_ = kNever;  // not after the first step of any time limit
-  Time tell_at_ = kNever;  // when the broker is told what is taken of the devices
+  Time tell_at_ = kNever;  // when the broker is told what is taken
   uint64_t told_takings_ = 0;
 
   bool told_to_drain_ = false;  // by the broker

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "common/base/assert.h"
+#include "common/base/mutant.h"
 #include "services/worker/core/agent.h"
 
 namespace dray::worker {
@@ -51,7 +52,7 @@ void Agent::give_needs(HeldTask& task) {
     DRAY_ASSERT(handler_running_[task.spec->handler] > 0);
     --handler_running_[task.spec->handler];
   }
-  if (task.spec->has_needs) node_.release(task.grant);
+  if (task.spec->has_needs && !DRAY_MUTANT(grant_kept)) node_.release(task.grant);
   task.grant = GrantId{0};
 }
 
@@ -78,6 +79,7 @@ void Agent::set_devices(std::vector<DeviceInfo> devices, Now now, Out& out) {
        i = held_.after(i)) {
     const GrantId id = held_.at(i).grant;
     if (std::find(lost.begin(), lost.end(), id) == lost.end()) continue;
+    if (DRAY_MUTANT(loss_not_reported)) continue;
     out.note("device_lost", "task=" + to_hex(held_.at(i).id) + " " + node_.loss_text(id));
     if (!held_.at(i).revoked) cancel(i, out);
     lose_device_task(i, now);

@@ -73,6 +73,8 @@ void Agent::start(Index i, Now now, Out& out) {
   moved_at_ = now.mono;
   ++counters_.started;
   out.start.push_back({t.id, t.token, t.attempt, t.spec, t.payload});
+  if (t.spec->has_needs)
+    out.start.back().grant = std::make_shared<const Grant>(*node_.find(t.grant));
 }
 
 void Agent::arm_check(Now now) {

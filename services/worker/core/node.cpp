@@ -17,21 +17,18 @@ Node::Node(std::vector<DeviceInfo> devices, Amounts pools, std::vector<std::stri
   ledger_ = NodeLedger(*capacity);
 }
 
-std::optional<Refusal> Node::reserve(GrantId id, const Request& request) {
+std::optional<PlacementRefusal> Node::reserve(GrantId id, const Request& request) {
   auto taken = ledger_.reserve(id, request, mix_.classes());
-  if (auto* refusal = std::get_if<Refusal>(&taken)) return std::move(*refusal);
-  if (!std::get<Grant>(taken).shares.empty()) {
-    mix_.note(request);
-    ++takings_;
-  }
+  if (auto* refusal = std::get_if<PlacementRefusal>(&taken)) return std::move(*refusal);
+  if (!std::get<Grant>(taken).shares.empty()) mix_.note(request);
+  ++takings_;
   return std::nullopt;
 }
 
 void Node::release(GrantId id) {
-  const Grant* grant = ledger_.find(id);
-  DRAY_ASSERT(grant != nullptr);
-  if (!grant->shares.empty()) ++takings_;
-  ledger_.release(id);
+  const bool had = ledger_.release(id);
+  DRAY_ASSERT(had);
+  ++takings_;
 }
 
 void Node::release_devices(GrantId id) {

@@ -20,7 +20,7 @@ class Node {
 
   GrantId next_id() { return GrantId{++last_id_}; }  // never used before
   // Takes all that is asked for, or nothing and says what is missing first.
-  std::optional<Refusal> reserve(GrantId id, const Request& request);
+  std::optional<PlacementRefusal> reserve(GrantId id, const Request& request);
   void release(GrantId id);
   void release_devices(GrantId id);  // early; the pools stay taken
   bool could_ever(const Request& request) const { return could_serve_when_idle(state(), request); }
@@ -35,7 +35,7 @@ class Node {
   // With what is taken, as ATTACH, CAPACITY and NODE_REPORT tell it.
   std::vector<std::string> device_blobs() const;
   CapacityNews news(uint64_t received) const;
-  // Grows with each change of what is taken of a device.
+  // Grows with each change of what is taken.
   uint64_t takings() const { return takings_; }
 
   const std::vector<DeviceInfo>& devices() const { return devices_; }

@@ -10,7 +10,7 @@
 #include "common/base/ids.h"
 #include "common/base/result.h"
 #include "common/base/time.h"
-#include "common/resources/request.h"
+#include "common/resources/node_ledger.h"
 #include "common/wire/outbox.h"
 #include "common/wire/spec.h"
 #include "services/worker/core/call_work.h"
@@ -38,6 +38,8 @@ struct Start {
   uint32_t attempt = 1;
   std::shared_ptr<const LocalSpec> spec;
   Bytes payload;
+  std::shared_ptr<const Grant>
+      grant{};  // what it has of the node; null: nothing (gpu_environment.h)
 };
 
 // One for every Start, always, also when it was cancelled.

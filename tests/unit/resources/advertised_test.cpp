@@ -83,7 +83,7 @@ TEST_CASE("advertised: explanations count the devices") {
   node.take({{0, 7'500, 90}, {1, 7'500, 90}, {2, 9'000, 90}}, {});
   const auto explain = [&](const Variant& need) {
     const auto found = place_variant(node, need, Strategy::pack, {});
-    return explain_on(node, need, std::get<Refusal>(found));
+    return explain_on(node, need, std::get<PlacementRefusal>(found));
   };
   CHECK(explain({5'000, 0, {}, {}}) ==
         "no device with 0.5 free: 2 devices have 0.25, 1 device has 0.1");
