@@ -13,10 +13,11 @@ void add_bench_commands(CLI::App& app, Context& context) {
   bench->require_subcommand(1);
   bench->footer(
       "Examples:\n  dray bench queue\n  dray bench call --one-cpu\n  dray bench overload --plot "
-      "overload.svg\n");
+      "overload.svg\n  dray bench mixed\n");
   add_bench_queue(*bench, context);
   add_bench_call(*bench, context);
   add_bench_overload(*bench, context);
+  add_bench_mixed(*bench, context);
   add_floor_peer(*bench, context);
 }
 

@@ -15,5 +15,6 @@ void add_bench_commands(CLI::App& app, Context& context);
 void add_bench_queue(CLI::App& bench, Context& context);
 void add_bench_call(CLI::App& bench, Context& context);
 void add_bench_overload(CLI::App& bench, Context& context);
+void add_bench_mixed(CLI::App& bench, Context& context);
 
 }  // namespace dray::console

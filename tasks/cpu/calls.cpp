@@ -100,7 +100,9 @@ dray::Outcome count(dray::Context& ctx) {
 
 }  // namespace
 
-DRAY_BATCH_HANDLER("bench.cost", dray::HandlerOptions{.max_ongoing = 1, .max_batch_size = 128},
+DRAY_BATCH_HANDLER("bench.cost",
+                   dray::HandlerOptions{
+                       .max_concurrency = 1, .max_ongoing = 1, .max_batch_size = 128},
                    line_of_worker, cost);
 DRAY_HANDLER("bench.work", dray::HandlerOptions{.idempotent = true}, work);
 DRAY_BATCH_HANDLER("echo.batch", dray::HandlerOptions{.idempotent = true, .max_batch_size = 256},

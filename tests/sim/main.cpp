@@ -11,6 +11,7 @@
 #include "common/base/assert.h"
 #include "common/base/mutant.h"
 #include "tests/sim/balance.h"
+#include "tests/sim/mixed.h"
 #include "tests/sim/simulation.h"
 
 namespace dray {
@@ -32,6 +33,8 @@ struct Args {
   bool all_mutants = false;
   bool list_mutants = false;
   bool balance = false;
+  bool mixed = false;
+  bool json = false;
   bool any_reach = false;  // do not insist on everything being reached
   std::string mutant;
 };
@@ -368,6 +371,7 @@ int usage() {
       "usage: dray_sim [--seeds N] [--first S] [--jobs J]    run N seeds from S on\n"
       "       dray_sim --seed S [--verbose]                  run one, print what happens\n"
       "       dray_sim --balance                             replicas against one ideal queue\n"
+      "       dray_sim --mixed [--json]                      calls and tasks on one device\n"
       "       dray_sim_mutants --mutant NAME ...             with that planted bug\n"
       "       dray_sim_mutants --all [--seeds N]             hunt every planted bug\n"
       "       dray_sim_mutants --list-mutants\n");
@@ -396,6 +400,10 @@ bool parse(int argc, char** argv, Args& a) {
       a.verbose = true;
     } else if (s == "--balance") {
       a.balance = true;
+    } else if (s == "--mixed") {
+      a.mixed = true;
+    } else if (s == "--json") {
+      a.json = true;
     } else if (s == "--all") {
       a.all_mutants = true;
     } else if (s == "--list-mutants") {
@@ -421,6 +429,10 @@ int main_of(int argc, char** argv) {
   }
   if (args.balance) {
     print_balance();
+    return 0;
+  }
+  if (args.mixed) {
+    print_mixed(args.json);
     return 0;
   }
   if (args.all_mutants) return hunt_mutants(args);

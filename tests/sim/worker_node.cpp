@@ -147,7 +147,11 @@ void WorkerNode::on_effects(Now now, Out& out) {
       end(token, Verdict::fail, Errc::cancelled, {}, false);
     world_.reach("recalls");
   }
-  for (worker::Start& s : out.start) {
+  for (size_t i = 0; i < out.start.size(); ++i) {
+    // Here tasks that may run together end each in their own time.
+    for (worker::Start& more : std::exchange(out.start[i].more, {}))
+      out.start.push_back(std::move(more));
+    worker::Start& s = out.start[i];
     oracle_.check_start(s.id, s.token, static_cast<uint16_t>(s.attempt), s.payload);
     Token token = s.token;
     if (executions_.count(token)) violate("I4", "task " + to_hex(s.id) + " is handed out twice");

@@ -70,7 +70,7 @@ check 0 version -o json && json '"version" in d and "protocol" in d'
 check 0 --help && out 'Exit codes'
 for command in up down submit wait result call deployments latency top bench status workers gpus queues \
   drain tasks task cancel retry dlq config version completion "bench queue" "bench call" \
-  "bench overload" "task explain" "dlq purge" "config show" "queues pause"; do
+  "bench overload" "bench mixed" "task explain" "dlq purge" "config show" "queues pause"; do
   # shellcheck disable=SC2086
   check 0 $command --help && out 'dray [a-z]'
 done
@@ -112,6 +112,7 @@ check 2 call && err 'see: dray call --help'
 check 2 call echo x --deadline 5 && err 'no duration'
 check 2 call echo x --concurrency 0
 check 2 bench overload --loads zero
+check 2 bench mixed --backlog none
 check 2 up --endpoint ipc:///tmp/x
 check 2 up --dir "$ROOM/with space" && err 'space'
 mkdir -p "$ROOM/empty"
@@ -212,6 +213,9 @@ if [[ $can_call == yes ]]; then
   check 0 bench overload --loads 0.4 --seconds 0.5 --plot "$ROOM/o.svg" -o json
   json 'd["loads"][0]["no_end"] == 0 and d["loads"][0]["offered"] > 100'
   python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$ROOM/o.svg" || fail "the plot is no XML"
+  check 0 bench mixed --loads 0.3 --seconds 1 --warm 1 --plot "$ROOM/m.svg" -o json
+  json 'd["queued_only_per_s"] > 0 and d["loads"][0]["tasks_per_s"] > 0 and d["loads"][0]["no_end"] == 0'
+  python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$ROOM/m.svg" || fail "the plot is no XML"
 fi
 
 step "tasks, cancel, queues"

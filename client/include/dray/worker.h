@@ -208,7 +208,9 @@ class Batch {
 
 struct HandlerOptions {
   bool test_only = false;  // loaded only by a worker that allows test handlers
-  uint32_t max_concurrency = 0;  // runs at the same time in one worker; 0: no limit
+  // Runs at the same time in one worker, calls and tasks together; 0: no limit. With a limit the
+  // two lanes share the places: calls first, tasks of a batch handler in pieces.
+  uint32_t max_concurrency = 0;
   // Calls only.
   bool idempotent = false;  // may run more than once: calls of a lost worker are sent to another
   bool streams = false;  // uses Context::send

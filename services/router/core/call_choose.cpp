@@ -9,6 +9,7 @@ namespace dray {
 bool CallLane::has_room(const Replica& r) const {
   const Worker& w = workers_[r.worker];
   if (w.draining || w.credit.available() == 0) return false;
+  if (is_shared(r) && r.sent >= r.allowed) return false;
   const uint32_t most = r.offer.max_ongoing;
   return most == 0 || r.ongoing.size() < most || DRAY_MUTANT(max_ongoing_ignored);
 }
@@ -23,6 +24,7 @@ bool CallLane::is_better(const Replica& a, const Replica& b) const {
   const uint64_t qa = queued(a), qb = queued(b);
   if (qa != qb) return qa < qb;
   if (a.ongoing.size() != b.ongoing.size()) return a.ongoing.size() < b.ongoing.size();
+  if (is_shared(a) != is_shared(b)) return !is_shared(a);  // where nothing gathers
   return a.ongoing.empty() && a.idle_since < b.idle_since;
 }
 

@@ -122,6 +122,7 @@ void CallLane::dispatch(Now now) {
     heads_.push_back(head);
     std::push_heap(heads_.begin(), heads_.end(), kLater);
   }
+  decline_unused();
 }
 
 // False if nothing of this queue can start now.
@@ -130,13 +131,14 @@ bool CallLane::try_launch(uint32_t deployment, uint32_t key, Now now) {
   const uint32_t replica = choose(d, d.keys[key], now);
   if (replica == kNoSlot) {
     d.keys[key].free_since = kNever;
+    ask(deployment, key, now);
     return false;
   }
   const uint32_t target = drop_late(d, key, now);
   if (target == 0) return false;  // nothing is left
   KeyQueue& q = d.keys[key];
   const bool full = q.items >= target || q.bytes >= d.max_batch_bytes;
-  const Time at = full ? now.mono : launch_at(d, q, target);
+  const Time at = full ? now.mono : launch_at(d, q, target, replicas_[replica].gather);
   if (at > now.mono) {
     q.free_since = std::min(q.free_since, now.mono);
     wake_at_ = std::min(wake_at_, at);
@@ -172,9 +174,10 @@ uint32_t CallLane::drop_late(Deployment& d, uint32_t key, Now now) {
   return 0;
 }
 
-Time CallLane::launch_at(const Deployment& d, const KeyQueue& q, uint32_t target) const {
+Time CallLane::launch_at(const Deployment& d, const KeyQueue& q, uint32_t target,
+                         Duration gather) const {
   const CallRecord& head = table_[q.calls.top().call];
-  const Time opened = q.first_at + d.batch_wait;
+  const Time opened = q.first_at + std::max(d.batch_wait, gather);
   if (!d.line.ready()) return std::min(opened, head.arrived + (head.deadline - head.arrived) / 2);
   const auto items = static_cast<double>(std::min<uint64_t>(target, q.items + 1));
   return std::min(opened, head.deadline - d.takes(items));
@@ -225,6 +228,8 @@ BatchIndex CallLane::open_batch(uint32_t replica, uint32_t key, Now now) {
   r.ongoing.push_back(i);
   Worker& w = workers_[r.worker];
   ++w.batches;
+  ++r.sent;
+  r.asked = false;
   w.credit.on_sent(1);
   touch_worker(r.worker);
   Deployment& d = *deployments_[r.deployment];

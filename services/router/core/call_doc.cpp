@@ -55,6 +55,7 @@ Doc CallLane::replica_doc(const Replica& r) const {
       .set("credit", w.credit.available())
       .set("draining", w.draining)
       .set("models", std::move(models));
+  if (is_shared(r)) doc.set("gather_us", to_us(r.gather)).set("quantum_us", to_us(r.quantum));
   return doc;
 }
 

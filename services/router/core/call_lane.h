@@ -7,6 +7,9 @@
 //  * Calls leave in the order of their deadlines, to the replica with the least to do, and only
 //    against credit of the worker and below the handler's max_ongoing. What is ongoing is what the
 //    batch table says.
+//  * A replica that shares its device with queued tasks gets a batch only after it has agreed to
+//  it;
+//    it is asked when the batch is due: full, or its head as old as the worker's gather window.
 //  * A batch has one handler and one model key, at most max_batch_size items and max_batch_bytes.
 //    A call that can not be done in time makes room; no batch is made smaller for it.
 //  * A call that could not be done in time is refused at the door, as soon as the handler's cost
@@ -162,7 +165,7 @@ class CallLane {
   void collect_heads();
   bool try_launch(uint32_t deployment, uint32_t key, Now now);
   uint32_t drop_late(Deployment& d, uint32_t key, Now now);
-  Time launch_at(const Deployment& d, const KeyQueue& q, uint32_t target) const;
+  Time launch_at(const Deployment& d, const KeyQueue& q, uint32_t target, Duration gather) const;
   void launch(uint32_t replica, uint32_t key, uint32_t target, Now now);
   BatchIndex open_batch(uint32_t replica, uint32_t key, Now now);
   void begin_run(BatchIndex batch, size_t calls, uint64_t bytes);
@@ -176,6 +179,13 @@ class CallLane {
   void use_model(uint32_t replica, uint32_t key);
   void forget_model(Deployment& d, uint32_t key, uint32_t replica);
   void activate(uint32_t deployment);
+  // call_share.cpp
+  void on_share(uint32_t worker, const Share& m);
+  bool is_shared(const Replica& r) const;
+  Duration gather_of(const Deployment& d) const;
+  void ask(uint32_t deployment, uint32_t key, Now now);
+  void want(const Replica& r, uint32_t items, Duration head);
+  void decline_unused();
   // call_predict.cpp
   Time deadline_of(const CallRow& row, Now now) const;
   Time predict(Deployment& d, const CallRow& row, Now now);
@@ -209,6 +219,7 @@ class CallLane {
   std::vector<uint32_t> touched_clients_, touched_workers_;
   std::vector<Head> heads_;
   std::vector<CallIndex> scratch_;
+  std::vector<uint32_t> answered_;  // replicas that gave us their device in this turn
   CallTotals totals_;
   uint64_t late_ = 0;
   uint64_t open_ = 0;  // calls that clients wait for

@@ -82,6 +82,7 @@ std::vector<Message> RunOut::take() {
   if (!rows_.empty()) close();
   if (!stops_.empty()) full_.push_back(Stop{stops_.take()});
   if (!credits_.empty()) full_.push_back(CallCredit{credits_.take()});
+  if (!wants_.empty()) full_.push_back(Want{wants_.take()});
   return std::exchange(full_, {});
 }
 

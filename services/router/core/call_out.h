@@ -43,6 +43,7 @@ class RunOut {
   void add(RunRow row, const Bytes& payload);  // `key` and `batch` are set here
   void stop(uint64_t call) { stops_.add({call}); }
   void credit(CallCreditRow row) { credits_.add(row); }
+  void want(const WantRow& row) { wants_.add(row); }
   std::vector<Message> take();
 
  private:
@@ -56,6 +57,7 @@ class RunOut {
   uint16_t key_ = 0;
   RowsBuilder<CallIdRow> stops_;
   RowsBuilder<CallCreditRow> credits_;
+  RowsBuilder<WantRow> wants_;
 };
 
 }  // namespace dray

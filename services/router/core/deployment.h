@@ -10,11 +10,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "common/base/cost_line.h"
 #include "common/wire/offer.h"
 #include "services/router/core/call_heap.h"
 #include "services/router/core/call_table.h"
 #include "services/router/core/call_types.h"
-#include "common/base/cost_line.h"
 #include "services/router/core/deadline_tally.h"
 
 namespace dray {
@@ -28,6 +28,13 @@ struct Replica {
   std::vector<BatchIndex> ongoing;
   Time idle_since{};  // valid while nothing is ongoing
   std::vector<uint32_t> models;  // keys it has loaded, as far as we sent them; newest first
+  // Sharing its device with queued tasks (SHARE).
+  uint64_t sent = 0;  // batches in this session
+  uint64_t allowed = 0;  // of them, while quantum > 0
+  Duration gather{};
+  Duration quantum{};  // 0: does not share
+  bool asked = false;
+  Time asked_at{};
 };
 
 struct KeyQueue {

@@ -18,10 +18,23 @@ constexpr Duration kResendWaitMax = 16s;
 constexpr Duration kHaveSoon = 20ms;
 }  // namespace
 
-Agent::Agent(AgentOptions options)
+LaneShareOptions share_options(const AgentOptions& options) {
+  LaneShareOptions o;
+  o.floor_percent = options.task_floor_percent;
+  o.gather_max = options.gather_max;
+  o.quantum_max = options.quantum_max;
+  for (size_t i = 0; i < options.handlers.size(); ++i)
+    o.handlers.push_back({options.handlers[i],
+                          i < options.handler_limits.size() ? options.handler_limits[i] : 0,
+                          i < options.offers.size() ? options.offers[i].max_batch_size : 1});
+  return o;
+}
+
+Agent::Agent(AgentOptions options, LaneShare* share)
     : options_(std::move(options)),
       node_(options_.devices, options_.resources, options_.labels),
-      handler_running_(options_.handlers.size()),
+      own_share_(share ? nullptr : std::make_unique<LaneShare>(share_options(options_))),
+      share_(share ? share : own_share_.get()),
       pace_(options_.slots, options_.prefetch_max) {
   DRAY_ASSERT(options_.slots > 0);
 }
@@ -102,7 +115,7 @@ void Agent::send(Message message, Now now, Out& out) {
 }
 
 uint64_t Agent::granted(Now now) const {
-  uint64_t k = pace_.target(stalled(now));
+  uint64_t k = std::max(pace_.target(stalled(now)), share_ahead(now));
   k = std::min<uint64_t>(k, std::max<uint64_t>(kItemsMax, options_.slots));  // one ATTACH
   if (draining() || results_.bytes() > kUnackedBytesMax ||
       held_.payload_bytes() > kPayloadsBytesMax)

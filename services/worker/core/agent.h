@@ -14,6 +14,9 @@
 // - A prefetched task never waits behind a long one: after 500 ms it goes back. So does one that
 //   waits for GPUs, as infeasible and followed by CAPACITY, the true vector: the broker thought
 //   they were free.
+// - Tasks of a handler that shares its place with calls start when LaneShare says so, in pieces: as
+//   many together as it says. A task that has failed or was lost before runs alone, so that one bad
+//   task does not take others with it again and again.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +32,7 @@
 #include "common/wire/link.h"
 #include "common/wire/offer.h"
 #include "services/worker/core/holdings.h"
+#include "services/worker/core/lane_share.h"
 #include "services/worker/core/node.h"
 #include "services/worker/core/pace.h"
 #include "services/worker/core/result_log.h"
@@ -48,8 +52,14 @@ struct AgentOptions {
   // Of the call lane; the agent itself does not look at these.
   uint32_t call_slots = 1;
   std::vector<HandlerOffer> offers = {};  // parallel to handlers; empty: nothing can be called
+  // Of handlers with a limit, which both lanes share (LaneShare).
+  uint32_t task_floor_percent = 5;
+  Duration gather_max = std::chrono::milliseconds(50);
+  Duration quantum_max = std::chrono::milliseconds(100);
   std::vector<DeviceInfo> devices = {};  // GPUs
 };
+// The handlers with a limit, for LaneShare.
+LaneShareOptions share_options(const AgentOptions& options);
 
 struct AgentCounters {
   uint64_t received = 0;  // tasks taken into the queue
@@ -71,7 +81,8 @@ struct AgentCounters {
 class Agent {
  public:
   using Out = WorkerOut;
-  explicit Agent(AgentOptions options);
+  // `share`: common to both lanes; null: the agent has one for itself.
+  explicit Agent(AgentOptions options, LaneShare* share = nullptr);
 
   void on_open(const SessionInfo& info, Now now, Out& out);
   void on_close(SessionId id, CloseReason reason, Now now, Out& out);
@@ -81,6 +92,8 @@ class Agent {
   void on_progress(std::vector<ProgressItem>&& items, Now now, Out& out);
   void tick(Now now, Out& out);
   Time next_deadline() const;
+  void start_ready(Now now, Out& out);  // also when LaneShare may let more start
+  void tell_share(Now now);  // what is queued
 
   // SIGTERM: no new work, finish what runs, leave after drain_timeout at the latest.
   void begin_drain(Now now, Out& out);
@@ -112,6 +125,12 @@ class Agent {
     Errc code;
     std::vector<TokenRow> rows;
   };
+  struct Piece {  // tasks that run together
+    uint32_t handler = 0;
+    uint32_t tasks = 0;
+    uint32_t left = 0;
+    uint32_t run_us = 0;
+  };
 
   void send(Message message, Now now, Out& out);
   void send_results(uint64_t from, Now now, Out& out);
@@ -136,18 +155,23 @@ class Agent {
   uint32_t wait_row(const std::string& pool) const;
   bool take_needs(HeldTask& task);
   void give_needs(HeldTask& task);
+  bool waits_for_devices(const HeldTask& task) const;
   void tell_capacity(Now now, Out& out);
   Doc resources_doc() const;
   void lose_device_task(Index i, Now now);
   void give_back_impossible(Now now, Out& out);
 
   bool stalled(Now now) const;
+  size_t busy() const { return held_.running() - in_pieces_ + pieces_.size(); }  // executors
+  uint64_t share_ahead(Now now) const;
   bool has_slot(const HeldTask& task, Now now) const;
-  void start(Index i, Now now, Out& out);
-  void start_ready(Now now, Out& out);
-  bool on_outcome(Outcome&& o, std::vector<TokenRow>& unstarted);
+  bool is_shared(const HeldTask& t) const { return share_->shares(t.spec->handler); }
+  Start begin(Index i, Now now);
+  void start_piece(Index first, size_t most, Now now, Out& out);
+  void leave_piece(const HeldTask& task, Now now);
+  bool on_outcome(Outcome&& o, Now now, std::vector<TokenRow>& unstarted);
   void finish(Index i, Verdict verdict, Errc code, uint32_t exec_us, Bytes result);
-  void release(Index i);
+  void release(Index i, Now now);
   void cancel(Index i, Out& out);
   void check_limits(Now now, Out& out);
   void limit_step(Index i, Now now, Out& out);
@@ -157,9 +181,13 @@ class Agent {
 
   AgentOptions options_;
   Node node_;
-  std::vector<uint32_t> handler_running_;  // by handler
+  std::unique_ptr<LaneShare> own_share_;
+  LaneShare* share_;
   Pace pace_;
   Holdings held_;
+  std::unordered_map<uint32_t, Piece> pieces_;  // for lookups only
+  size_t in_pieces_ = 0;  // running tasks of pieces
+  uint32_t last_piece_ = 0;
   ResultLog results_;
   AgentCounters counters_;
   std::unordered_map<std::string, std::shared_ptr<const LocalSpec>> specs_;  // by blob

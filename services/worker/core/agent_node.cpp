@@ -9,7 +9,7 @@ namespace dray::worker {
 namespace {
 constexpr Duration kLostGrace = 6s;  // for a handler whose device is lost to notice its cancel flag
 constexpr Duration kTellAfter = 100ms;  // from a change of what is taken to CAPACITY
-constexpr uint32_t kDeviceRow = 0;  // of what tasks wait for; then pools, then handlers
+constexpr uint32_t kDeviceRow = 0;  // of what tasks wait for; then pools
 }  // namespace
 
 uint32_t Agent::wait_row(const std::string& pool) const {
@@ -27,31 +27,22 @@ void Agent::set_needs(LocalSpec& local) const {
     local.has_needs = local.has_needs || v.device_count() > 0 || !v.pools.empty();
     for (const auto& [name, units] : v.pools.amounts()) local.waits_on.push_back(wait_row(name));
   }
-  const uint32_t h = local.handler;
-  local.is_limited = h < options_.handler_limits.size() && options_.handler_limits[h] != 0;
-  const auto first = static_cast<uint32_t>(kDeviceRow + 2 + options_.resources.size());
-  if (local.is_limited) local.waits_on.push_back(first + h);
 }
 
 // All it needs, or nothing. Most tasks need nothing, and then the ledger is not asked.
 bool Agent::take_needs(HeldTask& task) {
-  const LocalSpec& spec = *task.spec;
-  if (spec.is_limited && handler_running_[spec.handler] >= options_.handler_limits[spec.handler])
-    return false;
-  if (spec.has_needs) {
-    const GrantId id = node_.next_id();
-    if (node_.reserve(id, spec.request)) return false;
-    task.grant = id;
-  }
-  if (spec.is_limited) ++handler_running_[spec.handler];
+  if (!task.spec->has_needs) return true;
+  const GrantId id = node_.next_id();
+  if (node_.reserve(id, task.spec->request)) return false;
+  task.grant = id;
   return true;
 }
 
+bool Agent::waits_for_devices(const HeldTask& task) const {
+  return task.spec->has_devices && !node_.fits_now(task.spec->request);
+}
+
 void Agent::give_needs(HeldTask& task) {
-  if (task.spec->is_limited) {
-    DRAY_ASSERT(handler_running_[task.spec->handler] > 0);
-    --handler_running_[task.spec->handler];
-  }
   if (task.spec->has_needs && !DRAY_MUTANT(grant_kept)) node_.release(task.grant);
   task.grant = GrantId{0};
 }
@@ -131,9 +122,6 @@ Doc Agent::resources_doc() const {
   for (const PoolState& p : node_.state().pools) add(p.name, p.capacity, p.taken);
   for (const DeviceState& d : node_.state().devices)
     add(d.device.uuid, d.device.usable ? d.device.units : 0, d.taken_units);
-  for (size_t h = 0; h < options_.handler_limits.size(); ++h)
-    if (options_.handler_limits[h] != 0)
-      add("handler " + options_.handlers[h], options_.handler_limits[h], handler_running_[h]);
   return resources;
 }
 

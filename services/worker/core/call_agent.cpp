@@ -23,8 +23,9 @@ size_t offer_bytes(const std::vector<HandlerOffer>& offers) {
   return bytes;
 }
 
-CallAgent::CallAgent(CallAgentOptions options)
+CallAgent::CallAgent(CallAgentOptions options, LaneShare* share)
     : options_(std::move(options)),
+      share_(share),
       pace_({options_.slots, options_.prefetch_max, kRoundTrip, kLong, 0}),
       ongoing_(options_.offers.size(), 0) {
   DRAY_ASSERT(options_.slots > 0);
@@ -50,6 +51,10 @@ void CallAgent::on_open(const SessionInfo& info, Now now, Out& out) {
   routers_.push_back(std::move(peer));
   out.note("offered", "router=" + info.name);
   send(routers_.back(), Offer{options_.slots, draining(), blobs_}, now, out);
+  RowsBuilder<ShareRow> rows;
+  for (uint32_t h = 0; h < options_.offers.size(); ++h)
+    if (is_shared(h) && share_->terms(h) != LaneShare::Terms{}) rows.add(share_row(h, 0));
+  if (!rows.empty()) send(routers_.back(), Share{rows.take()}, now, out);
   changed_ = true;
 }
 
@@ -70,6 +75,7 @@ void CallAgent::on_close(SessionId id, CloseReason reason, Now, Out& out) {
     it = next;
   }
   routers_.erase(peer);
+  if (share_ != nullptr) share_->forget(id);
   changed_ = true;
 }
 
@@ -89,6 +95,8 @@ void CallAgent::on_message(SessionId from, const Envelope& envelope, Message&& m
           on_credit(*peer, m, out);
         } else if constexpr (std::is_same_v<M, Drain>) {
           on_drain(*peer, m);
+        } else if constexpr (std::is_same_v<M, Want>) {
+          on_want(*peer, m, now);
         } else {
           take_other(from, envelope, m, out);
         }
@@ -249,6 +257,7 @@ void CallAgent::take(Peer& peer, const Run& m, const Span& span, Now now, Out& o
   batch.key = m.keys[m.rows[span.begin].key];
   batch.arrived = batch.since = now.mono;
   batch.bytes = span.bytes;
+  batch.items = static_cast<uint32_t>(span.items);
   size_t offset = span.offset;
   for (size_t i = span.begin; i < span.end; ++i) {
     const RunRow row = m.rows[i];
@@ -260,7 +269,10 @@ void CallAgent::take(Peer& peer, const Run& m, const Span& span, Now now, Out& o
     const auto left = std::min<uint64_t>(row.deadline_us, uint64_t{kCallDeadlineUsMax});
     const Time deadline = now.mono + std::chrono::microseconds(left);
     const uint64_t window = std::min(row.window, kStreamWindowMax);
-    batch.calls.push_back({row.call, deadline, window, false, false});
+    const Duration waited = std::chrono::microseconds(row.waited_us);
+    batch.calls.push_back({row.call, deadline, window, waited, false, false});
+    if (is_shared(batch.handler))
+      share_->call_came(batch.handler, waited + (deadline - now.mono), now);
     batch.payloads.push_back({ours, m.bytes.slice(offset, row.len), deadline, window, row.items});
     expire_at_ = std::min(expire_at_, deadline);
     offset += row.len;
@@ -270,6 +282,10 @@ void CallAgent::take(Peer& peer, const Run& m, const Span& span, Now now, Out& o
   ++counters_.batches;
   ++peer.held;
   payload_bytes_ += batch.bytes;
+  if (is_shared(batch.handler)) {
+    share_->came(batch.handler, peer.session);
+    share_->call_waits(batch.handler, 1);
+  }
   batches_.emplace_hint(batches_.end(), number, std::move(batch));
   waiting_.push_back(number);
 }
@@ -328,6 +344,37 @@ void CallAgent::on_credit(Peer& peer, const CallCredit& m, Out& out) {
 // Answers to DRAIN(on) are counted, so that the answer to an earlier one is not taken for it.
 void CallAgent::on_drain(Peer& peer, const Drain& m) {
   if (m.on && peer.drains_answered < peer.drains) ++peer.drains_answered;
+}
+
+// --- sharing -----------------------------------------------------------------------------------
+
+void CallAgent::on_want(const Peer& peer, const Want& m, Now now) {
+  for (size_t k = 0; k < m.rows.size(); ++k) {
+    const WantRow row = m.rows[k];
+    if (row.handler >= options_.offers.size() || !is_shared(row.handler)) continue;
+    share_->want(row.handler,
+                 {peer.session, row.sent, row.items, std::chrono::microseconds(row.head_us)}, now);
+  }
+}
+
+ShareRow CallAgent::share_row(uint32_t handler, uint64_t batches) const {
+  const LaneShare::Terms terms = share_->terms(handler);
+  const auto us = [](Duration d) {
+    return static_cast<uint32_t>(std::clamp<int64_t>(to_us(d), 0, UINT32_MAX));
+  };
+  return {batches, handler, us(terms.gather), us(terms.quantum), 0};
+}
+
+void CallAgent::tell_share(const std::vector<LaneShare::Grant>& grants,
+                           const std::vector<uint32_t>& changed_terms, Now now, Out& out) {
+  if (grants.empty() && changed_terms.empty()) return;
+  for (Peer& peer : routers_) {
+    RowsBuilder<ShareRow> rows;
+    for (const uint32_t handler : changed_terms) rows.add(share_row(handler, 0));
+    for (const LaneShare::Grant& grant : grants)
+      if (grant.router == peer.session) rows.add(share_row(grant.handler, grant.batches));
+    if (!rows.empty()) send(peer, Share{rows.take()}, now, out);
+  }
 }
 
 void CallAgent::on_parts(std::vector<CallPart>&& parts, Now now, Out& out) {

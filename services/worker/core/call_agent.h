@@ -13,6 +13,8 @@
 // - Batches start in order, except that one whose handler is at max_ongoing is passed.
 // - When a session ends, nobody waits for its calls: those that run are stopped, what comes out of
 //   them is dropped, and the slot is free when the executor returns.
+// - A handler that shares its place with queued tasks (LaneShare): its batches start when that says
+//   so, and routers ask for the place before they send (WANT, SHARE).
 // - All that one turn says to one router is said at its end, as one DONE.
 #pragma once
 
@@ -30,6 +32,7 @@
 #include "common/wire/doc.h"
 #include "common/wire/link.h"
 #include "common/wire/offer.h"
+#include "services/worker/core/lane_share.h"
 #include "services/worker/core/pace.h"
 #include "services/worker/core/work.h"
 
@@ -63,7 +66,7 @@ struct CallCounters {
 class CallAgent {
  public:
   using Out = WorkerOut;
-  explicit CallAgent(CallAgentOptions options);
+  explicit CallAgent(CallAgentOptions options, LaneShare* share = nullptr);
 
   void on_open(const SessionInfo& info, Now now, Out& out);
   void on_close(SessionId id, CloseReason reason, Now now, Out& out);
@@ -75,6 +78,13 @@ class CallAgent {
   Time next_deadline() const;
   // Starts what can start and says what is to be said. Must end every turn.
   void end_turn(Now now, Out& out);
+  void start_more(Now now, Out& out) {  // LaneShare may let it now
+    changed_ = true;
+    end_turn(now, out);
+  }
+  // What LaneShare decided, to the routers.
+  void tell_share(const std::vector<LaneShare::Grant>& grants,
+                  const std::vector<uint32_t>& changed_terms, Now now, Out& out);
 
   void set_draining(bool on, Now now, Out& out);  // tells every router
   void tell(SessionId to, const CapacityNews& news, Now now, Out& out);  // none: every router
@@ -103,6 +113,7 @@ class CallAgent {
     uint64_t theirs = 0;  // the router's number
     Time deadline = kNever;
     uint64_t window = 0;
+    Duration waited{};  // at the router
     bool stopped = false;  // its outcome does not matter
     bool ended = false;
   };
@@ -114,6 +125,7 @@ class CallAgent {
     std::vector<BatchCall> payloads;  // until it starts
     size_t open = 0;  // calls not ended
     size_t bytes = 0;
+    uint32_t items = 0;
     Time since{};  // arrival; running: start
     Time arrived{};
     Time limit_at = kNever;  // running: next look at its deadlines
@@ -155,6 +167,9 @@ class CallAgent {
   void on_stop(Peer& peer, const Stop& m, Now now, Out& out);
   void on_credit(Peer& peer, const CallCredit& m, Out& out);
   void on_drain(Peer& peer, const Drain& m);
+  void on_want(const Peer& peer, const Want& m, Now now);
+  bool is_shared(uint32_t handler) const { return share_ != nullptr && share_->shares(handler); }
+  ShareRow share_row(uint32_t handler, uint64_t batches) const;
   static Span next_span(const Run& m, size_t begin, size_t offset);
   Errc judge(const Peer& peer, const Run& m, const Span& span) const;
   void take(Peer& peer, const Run& m, const Span& span, Now now, Out& out);
@@ -179,6 +194,7 @@ class CallAgent {
   void check_batch(uint64_t number, const Batch& batch) const;
 
   CallAgentOptions options_;
+  LaneShare* share_;  // may be null
   std::vector<std::string> blobs_;  // the offers
   Pace pace_;
   CallCounters counters_;

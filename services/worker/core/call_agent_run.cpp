@@ -24,7 +24,9 @@ void CallAgent::start_ready(Now now, Out& out) {
   for (size_t k = 0; k < waiting_.size() && running_ < room;) {
     const auto it = batches_.find(waiting_[k]);
     const uint32_t handler = it->second.handler;
-    if (ongoing_[handler] >= ongoing_max(handler) && !DRAY_MUTANT(worker_ongoing_ignored)) {
+    const bool taken = is_shared(handler) && !share_->call_may_start(handler);
+    if (taken ||
+        (ongoing_[handler] >= ongoing_max(handler) && !DRAY_MUTANT(worker_ongoing_ignored))) {
       ++k;
     } else if (!drop_dead(it, now, out)) {
       waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(k));
@@ -66,6 +68,10 @@ void CallAgent::start(Batches::iterator it, Now now, Out& out) {
   ++ongoing_[batch.handler];
   ++counters_.started;
   arm(batch);
+  if (is_shared(batch.handler)) {
+    share_->call_waits(batch.handler, -1);
+    share_->start_call(batch.handler, now);
+  }
   out.batches.push_back(std::move(start));
 }
 
@@ -80,6 +86,8 @@ void CallAgent::on_batch(BatchOutcome&& outcome, Now now, Out& out) {
   if (it == batches_.end() || !it->second.running) return;
   Batch& batch = it->second;
   if (outcome.started) pace_.on_finished(std::chrono::microseconds(outcome.run_us));
+  if (is_shared(batch.handler))
+    share_->end_call(batch.handler, batch.items, outcome.started ? outcome.run_us : 0, now);
   moved_at_ = now.mono;
   changed_ = true;
   DoneRow row;
@@ -115,6 +123,9 @@ bool CallAgent::end_call(Batches::iterator it, size_t i, DoneRow row, Bytes byte
   if (Peer* peer = find(batch.router); peer != nullptr) {
     count(static_cast<CallEnd>(row.status));
     row.call = call.theirs;
+    if (row.status == static_cast<uint8_t>(CallEnd::reply) && is_shared(batch.handler))
+      share_->note_latency(batch.handler, call.waited + (now.mono - batch.arrived),
+                           call.waited + (call.deadline - batch.arrived), now);
     if (last && !DRAY_MUTANT(call_slot_not_freed)) row.flags |= kDoneFreesSlot;
     say(*peer, row, std::move(bytes), now, out);
     peer->calls.erase(call.theirs);
@@ -141,6 +152,7 @@ void CallAgent::release(Batches::iterator it) {
     --ongoing_[batch.handler];
   } else {
     waiting_.erase(std::find(waiting_.begin(), waiting_.end(), it->first));
+    if (is_shared(batch.handler)) share_->call_waits(batch.handler, -1);
   }
   batches_.erase(it);
 }

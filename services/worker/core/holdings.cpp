@@ -12,6 +12,13 @@ void Holdings::link(List& list, Index i, Index before) {
   (t.prev == kNone ? list.head : slab_[t.prev].next) = i;
   (t.next == kNone ? list.tail : slab_[t.next].prev) = i;
   ++list.size;
+  if (&list == &queue_) ++count_of(t);
+}
+
+size_t& Holdings::count_of(const HeldTask& task) {
+  const uint32_t handler = task.spec->handler;
+  if (handler >= queued_of_.size()) queued_of_.resize(handler + 1);
+  return queued_of_[handler];
 }
 
 void Holdings::unlink(List& list, Index i) {
@@ -19,6 +26,7 @@ void Holdings::unlink(List& list, Index i) {
   (t.prev == kNone ? list.head : slab_[t.prev].next) = t.next;
   (t.next == kNone ? list.tail : slab_[t.next].prev) = t.prev;
   --list.size;
+  if (&list == &queue_) --count_of(t);
 }
 
 Holdings::Index Holdings::add(HeldTask task) {
@@ -58,6 +66,7 @@ void Holdings::requeue(Index i) {
   t.running = false;
   t.limit_at = kNever;
   t.limit_step = 0;
+  t.piece = 0;
   link(queue_, i, queue_.head);
 }
 
@@ -94,6 +103,9 @@ size_t Holdings::check_list(const List& list, bool running) const {
 void Holdings::check() const {
   const size_t n = check_list(queue_, false) + check_list(run_, true);
   DRAY_ASSERT(by_token_.size() == n && slab_.size() == n + free_.size());
+  std::vector<size_t> queued(queued_of_.size(), 0);
+  for (Index i = queue_.head; i != kNone; i = slab_[i].next) ++queued[slab_[i].spec->handler];
+  DRAY_ASSERT(queued == queued_of_);
   size_t reported = 0;
   size_t bytes = 0;
   for (const HeldTask& t : slab_) {

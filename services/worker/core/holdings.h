@@ -25,6 +25,7 @@ struct HeldTask {
   GrantId grant{0};  // running with needs: of the node's ledger
   uint32_t prev = 0;
   uint32_t next = 0;
+  uint32_t piece = 0;  // tasks with equal numbers run together; 0: alone
   uint16_t attempt = 0;
   uint8_t limit_step = 0;  // 0: cancel, 1: report, 2: stuck
   bool running = false;
@@ -51,6 +52,9 @@ class Holdings {
   Index oldest_running() const { return run_.head; }
   Index after(Index i) const { return slab_[i].next; }
   size_t queued() const { return queue_.size; }
+  size_t queued_of(uint32_t handler) const {
+    return handler < queued_of_.size() ? queued_of_[handler] : 0;
+  }
   size_t running() const { return run_.size; }
   size_t reported() const { return reported_; }
   size_t size() const { return queue_.size + run_.size; }
@@ -64,6 +68,7 @@ class Holdings {
     size_t size = 0;
   };
   void link(List& list, Index i, Index before);
+  size_t& count_of(const HeldTask& task);
   void unlink(List& list, Index i);
   size_t check_list(const List& list, bool running) const;
 
@@ -72,6 +77,7 @@ class Holdings {
   tsl::robin_map<Token, Index, std::hash<Token>> by_token_;
   List queue_;
   List run_;
+  std::vector<size_t> queued_of_;  // by handler
   size_t reported_ = 0;
   size_t payload_bytes_ = 0;
 };

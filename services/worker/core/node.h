@@ -23,6 +23,9 @@ class Node {
   std::optional<PlacementRefusal> reserve(GrantId id, const Request& request);
   void release(GrantId id);
   void release_devices(GrantId id);  // early; the pools stay taken
+  bool fits_now(const Request& request) const {
+    return std::holds_alternative<Placement>(place(state(), request, {}));
+  }
   bool could_ever(const Request& request) const { return could_serve_when_idle(state(), request); }
 
   // The devices as they are now. False, and nothing changes, if they make no sense.

@@ -27,7 +27,6 @@ struct LocalSpec {
   Request request;  // of the node's ledger
   bool has_needs = false;  // else the ledger is not asked
   bool has_devices = false;
-  bool is_limited = false;  // the handler has a limit of its own
   std::vector<uint32_t> waits_on;  // what it may have to wait for, as Agent::wait_row numbers it
 };
 
@@ -38,8 +37,8 @@ struct Start {
   uint32_t attempt = 1;
   std::shared_ptr<const LocalSpec> spec;
   Bytes payload;
-  std::shared_ptr<const Grant>
-      grant{};  // what it has of the node; null: nothing (gpu_environment.h)
+  std::vector<Start> more{};  // of the same handler: run them together with it, as one batch
+  std::shared_ptr<const Grant> grant{};  // of the node; null: nothing (gpu_environment.h)
 };
 
 // One for every Start, always, also when it was cancelled.
@@ -49,8 +48,9 @@ struct Outcome {
   Verdict verdict = Verdict::ok;
   Errc code = Errc::ok;
   bool started = true;  // false: handed back before it began (recall, or cancelled while waiting)
-  uint32_t exec_us = 0;
+  uint32_t exec_us = 0;  // of a batch: its part of it
   Bytes result;  // or the error text
+  uint32_t piece_us = 0;  // of the whole batch
 };
 
 struct ProgressItem {

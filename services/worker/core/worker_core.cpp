@@ -14,7 +14,10 @@ CallAgentOptions call_options(const AgentOptions& options) {
 }
 }  // namespace
 
-WorkerCore::WorkerCore(AgentOptions options) : tasks_(options), calls_(call_options(options)) {}
+WorkerCore::WorkerCore(AgentOptions options)
+    : share_(share_options(options)),
+      tasks_(options, &share_),
+      calls_(call_options(options), &share_) {}
 
 void WorkerCore::on_open(const SessionInfo& info, Now now, Out& out) {
   if (info.role == Role::router)
@@ -67,11 +70,27 @@ void WorkerCore::end_turn(Now now, Out& out) {
     calls_.set_draining(tasks_.draining(), now, out);
   tasks_.note_takings(now);
   calls_.end_turn(now, out);
+  share_out(now, out);
   out.exit = drained() && !exit_told_;  // the agent speaks only for itself
   exit_told_ = exit_told_ || out.exit;
 }
 
+// Calls that are here go first, then routers that asked for a place, then tasks; what a start has
+// changed is told in the same turn.
+void WorkerCore::share_out(Now now, Out& out) {
+  tasks_.tell_share(now);
+  for (int round = 0; round < 2; ++round) {
+    if (share_.take_calls_moved()) calls_.start_more(now, out);
+    if (share_.take_moved()) tasks_.start_ready(now, out);
+    share_.decide(now, grants_, changed_terms_);
+  }
+  calls_.tell_share(grants_, changed_terms_, now, out);
+  grants_.clear();
+  changed_terms_.clear();
+}
+
 void WorkerCore::check() const {
+  share_.check();
   tasks_.check();
   calls_.check();
   DRAY_ASSERT(!exit_told_ || drained());
@@ -79,7 +98,7 @@ void WorkerCore::check() const {
 
 Doc WorkerCore::to_doc(Now now) const {
   Doc doc = tasks_.to_doc(now);
-  doc.set("calls", calls_.to_doc(now));
+  doc.set("calls", calls_.to_doc(now)).set("share", share_.to_doc(now));
   return doc;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 
 #include "common/base/assert.h"
 #include "common/net/priority.h"
@@ -48,7 +49,9 @@ struct Executors::Executor : ProgressSink {
     const Clock::time_point now = Clock::now();
     {
       std::lock_guard lock(mutex);
-      if (!(task.token == current) || now < progress_at) return;
+      const bool runs = std::any_of(tasks.begin(), tasks.end(),
+                                    [&](const Task& t) { return t.token == task.token; });
+      if (!runs || now < progress_at) return;
       progress_at = now + kProgressEvery;
       const double part = std::isfinite(fraction) ? std::clamp(fraction, 0.0, 1.0) : 0.0;
       progress.push_back({task.id, task.token, static_cast<uint32_t>(std::lround(part * 1000)),
@@ -58,13 +61,22 @@ struct Executors::Executor : ProgressSink {
     pool.announce();
   }
 
+  struct Task {
+    Token token;
+    const Start* start = nullptr;  // for its own thread only
+    std::atomic<bool>* cancelled = nullptr;
+    bool runs = false;  // false: cancelled before it began
+  };
+
   Executors& pool;
-  TaskOutput output;  // its memory is reused
   std::thread thread;
-  std::atomic<bool> cancelled{false};
+  std::vector<TaskView> views;  // of the tasks that run; all this memory is reused
+  std::vector<TaskOutput> outputs;
+  std::vector<Outcome> made;
+  std::deque<std::atomic<bool>> flags;
   std::atomic<bool> has_any{false};  // outcomes or progress; a hint for drain()
   std::mutex mutex;
-  Token current;  // null between tasks
+  std::vector<Task> tasks;  // of the run now; written by its thread only
   std::vector<Outcome> outcomes;
   std::vector<ProgressItem> progress;
   Clock::time_point progress_at{};
@@ -126,19 +138,24 @@ void Executors::cancel(const std::vector<Token>& tokens) {
   }
   for (auto& e : executors_) {
     std::lock_guard lock(e->mutex);
-    if (std::find(tokens.begin(), tokens.end(), e->current) != tokens.end())
-      e->cancelled.store(true);
+    for (const Executor::Task& t : e->tasks)
+      if (std::find(tokens.begin(), tokens.end(), t.token) != tokens.end())
+        t.cancelled->store(true);
   }
 }
 
 void Executors::recall() {
   Start start;
   while (queue_.take(start)) {
-    Outcome o;
-    o.id = start.id;
-    o.token = start.token;
-    o.started = false;
-    recalled_.push_back(std::move(o));
+    const auto back = [&](const Start& s) {
+      Outcome o;
+      o.id = s.id;
+      o.token = s.token;
+      o.started = false;
+      recalled_.push_back(std::move(o));
+    };
+    back(start);
+    for (const Start& s : start.more) back(s);
   }
   if (!recalled_.empty()) announce();
 }
@@ -169,19 +186,9 @@ void Executors::drain(std::vector<Outcome>& outcomes, std::vector<ProgressItem>&
 void Executors::loop(Executor& me) {
   Start start;
   while (take(start)) {
-    Outcome outcome;
-    RunGate* const gate = handlers_[start.spec->handler]->gate();
-    if (begin(me, start) &&
-        (gate == nullptr || gate->enter(Clock::time_point::max(), &me.cancelled))) {
-      outcome = run(me, start);
-      if (gate != nullptr) gate->leave();
-    } else {
-      outcome.id = start.id;
-      outcome.token = start.token;
-      outcome.started = false;
-    }
+    run(me, start);
     start = Start{};  // the payload goes before the outcome is seen
-    end(me, std::move(outcome));
+    end(me);
   }
 }
 
@@ -199,15 +206,40 @@ bool Executors::take(Start& start) {
   }
 }
 
-// False: cancelled before it began.
-bool Executors::begin(Executor& me, const Start& start) {
+void Executors::run(Executor& me, const Start& start) {
+  begin(me, start);
+  RunGate* const gate = handlers_[start.spec->handler]->gate();
+  const bool any =
+      std::any_of(me.tasks.begin(), me.tasks.end(), [](const Executor::Task& t) { return t.runs; });
+  const std::atomic<bool>* const given_up = me.tasks.size() == 1 ? me.tasks[0].cancelled : nullptr;
+  if (any && (gate == nullptr || gate->enter(Clock::time_point::max(), given_up))) {
+    run_handler(me);
+    if (gate != nullptr) gate->leave();
+    return;
+  }
+  for (const Executor::Task& t : me.tasks) {
+    Outcome o;
+    o.id = t.start->id;
+    o.token = t.start->token;
+    o.started = false;
+    me.made.push_back(std::move(o));
+  }
+}
+
+void Executors::begin(Executor& me, const Start& start) {
+  const size_t n = 1 + start.more.size();
+  while (me.flags.size() < n) me.flags.emplace_back(false);
   {
     std::lock_guard lock(me.mutex);
-    me.current = start.token;
-    me.cancelled.store(false);
+    for (size_t i = 0; i < n; ++i) {
+      me.flags[i].store(false);
+      const Start& s = i == 0 ? start : start.more[i - 1];
+      me.tasks.push_back({s.token, &s, &me.flags[i], true});
+    }
     me.progress_at = {};
   }
-  return cancelled_count_.load() == 0 || !is_cancelled(start.token);
+  if (cancelled_count_.load() == 0) return;
+  for (Executor::Task& t : me.tasks) t.runs = !is_cancelled(t.token);
 }
 
 bool Executors::is_cancelled(Token token) {
@@ -215,47 +247,75 @@ bool Executors::is_cancelled(Token token) {
   return cancelled_.count(token) != 0;
 }
 
-Outcome Executors::run(Executor& me, const Start& start) {
-  TaskView view;
-  view.id = start.id;
-  view.token = start.token;
-  view.attempt = start.attempt;
-  view.payload = start.payload.view();
-  view.user_header = start.spec->spec.header;
-  view.cancelled = &me.cancelled;
-  view.progress = &me;
+void Executors::run_handler(Executor& me) {
+  const Handler& handler = *handlers_[me.tasks[0].start->spec->handler];
   const Clock::time_point began = Clock::now();
-  if (start.spec->time_limit > Duration::zero())
-    view.deadline_ns = (began + start.spec->time_limit).time_since_epoch().count();
-  host_.run(*handlers_[start.spec->handler], view, me.output);
-  const auto us =
-      std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - began).count();
+  me.views.clear();
+  for (const Executor::Task& t : me.tasks) {
+    if (!t.runs) continue;
+    TaskView view;
+    view.id = t.start->id;
+    view.token = t.start->token;
+    view.attempt = t.start->attempt;
+    view.payload = t.start->payload.view();
+    view.user_header = t.start->spec->spec.header;
+    view.cancelled = t.cancelled;
+    view.progress = &me;
+    if (t.start->spec->time_limit > Duration::zero())
+      view.deadline_ns = (began + t.start->spec->time_limit).time_since_epoch().count();
+    me.views.push_back(view);
+  }
+  const size_t n = me.views.size();
+  if (me.outputs.size() < n) me.outputs.resize(n);
+  if (n > 1 && handler.info().can_batch)
+    host_.run_batch(handler, me.views, {me.outputs.data(), n});
+  else
+    for (size_t i = 0; i < n; ++i) host_.run(handler, me.views[i], me.outputs[i]);
+  const auto all = std::chrono::duration_cast<std::chrono::microseconds>(Clock::now() - began);
+  const auto all_us = static_cast<uint64_t>(std::clamp<int64_t>(all.count(), 0, UINT32_MAX));
+  size_t next = 0;
+  for (const Executor::Task& t : me.tasks) {
+    if (t.runs) {
+      me.made.push_back(outcome_of(*t.start, me.outputs[next++], all_us / n, all_us));
+      continue;
+    }
+    Outcome o;
+    o.id = t.start->id;
+    o.token = t.start->token;
+    o.started = false;
+    me.made.push_back(std::move(o));
+  }
+}
 
+Outcome Executors::outcome_of(const Start& start, TaskOutput& output, uint64_t own_us,
+                              uint64_t all_us) {
   Outcome o;
   o.id = start.id;
   o.token = start.token;
-  o.verdict = verdict_of(me.output.kind);
-  o.code = code_of(me.output.kind);
-  o.exec_us = static_cast<uint32_t>(std::clamp<int64_t>(us, 0, UINT32_MAX));
+  o.verdict = verdict_of(output.kind);
+  o.code = code_of(output.kind);
+  o.exec_us = static_cast<uint32_t>(own_us);
+  o.piece_us = static_cast<uint32_t>(all_us);
   // A handler that looked at its deadline and gave up.
   const bool late = start.spec->time_limit > Duration::zero() &&
-                    std::chrono::microseconds(us) >= start.spec->time_limit;
+                    std::chrono::microseconds(all_us) >= start.spec->time_limit;
   if (late && o.verdict == Verdict::fail) {
     o.verdict = Verdict::time_limit;
     o.code = Errc::time_limit;
   }
-  std::string& bytes = o.verdict == Verdict::ok ? me.output.bytes : me.output.text;
+  std::string& bytes = o.verdict == Verdict::ok ? output.bytes : output.text;
   o.result = bytes.size() <= kCopyMax ? Bytes::copy(bytes) : Bytes(std::exchange(bytes, {}));
   return o;
 }
 
-void Executors::end(Executor& me, Outcome&& outcome) {
+void Executors::end(Executor& me) {
   {
     std::lock_guard lock(me.mutex);
-    me.current = Token{};
-    me.outcomes.push_back(std::move(outcome));
+    me.tasks.clear();
+    std::move(me.made.begin(), me.made.end(), std::back_inserter(me.outcomes));
     me.has_any.store(true);
   }
+  me.made.clear();
   announce();
 }
 

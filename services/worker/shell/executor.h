@@ -2,6 +2,8 @@
 //
 // - Starts are taken strictly in order, one at a time, so nothing waits behind a busy thread while
 //   another one is free.
+// - A start with others in `more` is one run of a batch handler; each task has an outcome of its
+// own.
 // - An outcome can be drained the moment it exists; `wake` is called for the first one after a
 //   drain(), and again when a thread runs out of work.
 // - A handler that does not return keeps its thread: the process must then leave by _Exit.
@@ -48,9 +50,11 @@ class Executors {
   struct Executor;
   void loop(Executor& me);
   bool take(Start& start);
-  bool begin(Executor& me, const Start& start);
-  Outcome run(Executor& me, const Start& start);
-  void end(Executor& me, Outcome&& outcome);
+  void run(Executor& me, const Start& start);
+  void begin(Executor& me, const Start& start);
+  void run_handler(Executor& me);
+  Outcome outcome_of(const Start& start, TaskOutput& output, uint64_t own_us, uint64_t all_us);
+  void end(Executor& me);
   bool is_cancelled(Token token);
   void announce();
 

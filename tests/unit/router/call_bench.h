@@ -197,6 +197,7 @@ class CallBench {
   std::map<SessionId, std::vector<uint64_t>> stopped;
   std::map<SessionId, std::vector<CallCreditRow>> credits;
   std::map<SessionId, std::vector<bool>> drains;
+  std::map<SessionId, std::vector<WantRow>> wants;
   std::map<SessionId, uint64_t> batches;  // sent to each worker
   std::vector<std::pair<SessionId, Reject>> rejects;
   size_t messages = 0;
@@ -212,6 +213,8 @@ class CallBench {
     if (const auto* r = std::get_if<Run>(&m)) record_run(s.to, *r);
     if (const auto* r = std::get_if<Reject>(&m)) rejects.emplace_back(s.to, *r);
     if (const auto* r = std::get_if<Drain>(&m)) drains[s.to].push_back(r->on);
+    if (const auto* r = std::get_if<Want>(&m))
+      for (size_t i = 0; i < r->rows.size(); ++i) wants[s.to].push_back(r->rows[i]);
     if (const auto* r = std::get_if<Stop>(&m))
       for (size_t i = 0; i < r->rows.size(); ++i) stopped[s.to].push_back(r->rows[i].call);
     if (const auto* r = std::get_if<CallCredit>(&m))

@@ -215,6 +215,90 @@ TEST_CASE("a handler's own limit holds, others run meanwhile") {
   CHECK(rig.started.back().token.seq == 2);
 }
 
+namespace {
+AgentOptions with_batches(uint32_t slots = 2) {
+  AgentOptions options;
+  options.slots = slots;
+  options.handlers = {"echo", "gpu"};
+  options.handler_limits = {0, 1};
+  options.offers.resize(2);
+  options.offers[1].max_batch_size = 8;
+  return options;
+}
+TaskSpec on_gpu() {
+  TaskSpec spec;
+  spec.handler = "gpu";
+  return spec;
+}
+}  // namespace
+
+TEST_CASE(
+    "tasks of a batch handler start together, one more at each piece while nothing is known") {
+  Rig rig(with_batches());
+  rig.open();
+  rig.dispatch(1, 9, on_gpu());
+  CHECK(rig.started.size() == 1);
+  rig.finish({1});
+  CHECK(rig.started.size() == 3);  // half as many again, and one
+  rig.dispatch(10, 1);
+  CHECK(rig.started.size() == 4);  // a piece takes one slot, whatever is in it
+  rig.finish({2});
+  CHECK(rig.started.size() == 4);
+  rig.finish({3});
+  CHECK(rig.started.size() == 7);
+}
+
+TEST_CASE("a task that has failed before, or has a time limit, runs alone") {
+  Rig rig(with_batches());
+  rig.open();
+  rig.dispatch(1, 1, on_gpu());
+  rig.finish({1});
+  rig.dispatch(2, 1, on_gpu());
+  rig.dispatch(3, 1, on_gpu(), 2);
+  TaskSpec limited = on_gpu();
+  limited.time_limit_ms = 60'000;
+  rig.dispatch(4, 1, limited);
+  rig.dispatch(5, 1, on_gpu());
+  CHECK(rig.started.size() == 2);
+  rig.finish({2});
+  CHECK(rig.started.size() == 3);
+  CHECK(rig.started[2].token.seq == 3);
+  rig.finish({3});
+  CHECK(rig.started.size() == 4);
+  CHECK(rig.started[3].token.seq == 4);
+  rig.finish({4});
+  CHECK(rig.started.size() == 5);
+}
+
+TEST_CASE("tasks that wait for their turn with calls do not hold back others") {
+  Rig rig(with_batches());
+  rig.open();
+  rig.dispatch(1, 6, on_gpu());
+  rig.dispatch(7, 1);
+  CHECK(rig.started.size() == 2);
+  CHECK(rig.started[1].token.seq == 7);
+}
+
+TEST_CASE("credit of a batch handler covers the piece after the one that runs") {
+  Rig rig(with_batches(1));
+  rig.open();
+  uint64_t next = 1;
+  size_t finished = 0;
+  for (int i = 0; i < 6; ++i) {
+    rig.dispatch(next, 8, on_gpu());
+    next += 8;
+    while (finished < rig.started.size()) {
+      std::vector<uint64_t> all;
+      for (; finished < rig.started.size(); ++finished)
+        all.push_back(rig.started[finished].token.seq);
+      rig.finish(all, 400'000);
+    }
+  }
+  rig.dispatch(next, 8, on_gpu());
+  CHECK(rig.agent.running() == 8);
+  CHECK(rig.agent.granted(rig.now()) >= rig.agent.received() + 8);
+}
+
 TEST_CASE("after the whole process was stopped nothing is given back for waiting") {
   Rig rig(1);
   rig.open();

@@ -45,7 +45,10 @@ struct Rig {
   void turn(F&& f) {
     out.clear();
     f();
-    for (const Start& s : out.start) started.push_back(s);
+    for (const Start& s : out.start) {
+      started.push_back(s);
+      for (const Start& more : s.more) started.push_back(more);
+    }
     for (const Send& s : out.now) {
       CHECK(s.to == SessionId{session});
       granted = s.granted;
@@ -76,24 +79,25 @@ struct Rig {
     out.recall = recall;
   }
 
-  Dispatch make(uint64_t first_seq, size_t n, const TaskSpec& spec = {}, size_t bytes = 3) {
+  Dispatch make(uint64_t first_seq, size_t n, const TaskSpec& spec = {}, size_t bytes = 3,
+                uint16_t attempt = 1) {
     Dispatch d;
     d.epoch = 1;
     d.first = sent;
     d.specs = {spec_blob(spec)};
     RowsBuilder<DispatchRow> rows;
     for (size_t i = 0; i < n; ++i)
-      rows.add({TaskId{7, first_seq + i}, first_seq + i, static_cast<uint32_t>(bytes), 1, 0});
+      rows.add({TaskId{7, first_seq + i}, first_seq + i, static_cast<uint32_t>(bytes), attempt, 0});
     d.rows = rows.take();
     d.bytes = Bytes(std::string(n * bytes, 'x'));
     sent += n;
     return d;
   }
-  void dispatch(uint64_t first_seq, size_t n, const TaskSpec& spec = {}) {
-    say(make(first_seq, n, spec));
+  void dispatch(uint64_t first_seq, size_t n, const TaskSpec& spec = {}, uint16_t attempt = 1) {
+    say(make(first_seq, n, spec, 3, attempt));
   }
   static Outcome done(uint64_t seq, uint32_t us = 100'000) {
-    return {TaskId{7, seq}, Token{1, seq}, Verdict::ok, Errc::ok, true, us, Bytes::copy("r")};
+    return {TaskId{7, seq}, Token{1, seq}, Verdict::ok, Errc::ok, true, us, Bytes::copy("r"), us};
   }
   void finish(std::vector<uint64_t> seqs, uint32_t us = 100'000) {
     std::vector<Outcome> list;

@@ -15,8 +15,8 @@ namespace {
 using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
-const std::vector<std::string> kHandlers{"echo", "noop",           "sleep",
-                                         "fail", "probe.progress", "probe.remaining_ms"};
+const std::vector<std::string> kHandlers{
+    "echo", "noop", "sleep", "fail", "probe.progress", "probe.remaining_ms", "bench.cost"};
 
 PluginHost& plugins() {
   // Never destroyed: at exit the plugins' own statics go first.
@@ -25,6 +25,7 @@ PluginHost& plugins() {
     const std::filesystem::path lib =
         std::filesystem::read_symlink("/proc/self/exe").parent_path().parent_path() / "lib/dray";
     REQUIRE(host.load(lib / "plugins/dray_tasks_basic.so"));
+    REQUIRE(host.load(lib / "plugins/dray_tasks_calls.so"));
     REQUIRE(host.load(lib / "test_plugins/dray_test_probe.so"));
     return true;
   }();
@@ -117,6 +118,55 @@ TEST_CASE("executor: cancel reaches what runs and what waits") {
   CHECK(got[1].started);
   CHECK_FALSE(got[2].started);
   CHECK(got[3].result.view() == "x");
+}
+
+TEST_CASE("executor: tasks that start together are one run, each with an outcome of its own") {
+  Pool pool(1);
+  Start piece = Pool::start(1, "bench.cost", "10000:100");
+  for (uint64_t seq = 2; seq <= 5; ++seq)
+    piece.more.push_back(Pool::start(seq, "bench.cost", "10000:100"));
+  pool.push(std::move(piece));
+  auto& got = pool.wait(5);
+  for (uint64_t seq = 1; seq <= 5; ++seq) {
+    CHECK(got[seq].started);
+    CHECK(got[seq].result.view() == "5");  // items of its batch
+    CHECK(got[seq].piece_us >= 10'000);
+    CHECK(got[seq].exec_us == got[1].piece_us / 5);
+  }
+}
+
+TEST_CASE("executor: one of a piece that is cancelled before does not run, one during is told") {
+  Pool pool(1);
+  pool.push(Pool::start(1, "sleep", "100"));
+  Start piece = Pool::start(2, "sleep", "10000");
+  piece.more.push_back(Pool::start(3, "sleep", "1"));
+  piece.more.push_back(Pool::start(4, "sleep", "1"));
+  pool.push(std::move(piece));
+  pool.executors.cancel({Token{1, 3}});
+  pool.wait(1);
+  std::this_thread::sleep_for(30ms);
+  const auto begin = Clock::now();
+  pool.executors.cancel({Token{1, 2}});
+  auto& got = pool.wait(4);
+  CHECK(Clock::now() - begin < 5s);
+  CHECK(got[2].started);
+  CHECK_FALSE(got[3].started);
+  CHECK(got[4].started);
+  CHECK(got[4].verdict == Verdict::ok);
+}
+
+TEST_CASE("executor: a piece that has not begun is recalled whole") {
+  Pool pool(1);
+  pool.push(Pool::start(1, "sleep", "200"));
+  std::this_thread::sleep_for(30ms);
+  Start piece = Pool::start(2, "sleep", "1");
+  piece.more.push_back(Pool::start(3, "sleep", "1"));
+  pool.push(std::move(piece));
+  pool.executors.recall();
+  auto& got = pool.wait(3);
+  CHECK(got[1].started);
+  CHECK_FALSE(got[2].started);
+  CHECK_FALSE(got[3].started);
 }
 
 TEST_CASE("executor: recall brings back what has not begun") {
