@@ -131,7 +131,7 @@ TEST_CASE("agent: a task on a lost device is cancelled and reported as lost, by 
   REQUIRE(r.sends<CapacityNews>().size() == 1);
   CHECK(std::holds_alternative<CapacityNews>(r.out.now[0].message));  // before the result
   REQUIRE(r.sends<Results>().size() == 1);
-  const Results& m = r.sends<Results>()[0];
+  const Results m = r.sends<Results>()[0];
   REQUIRE(m.rows.size() == 1);
   CHECK(m.rows[0].token.seq == 1);
   CHECK(m.rows[0].status == static_cast<uint8_t>(Verdict::fail));
