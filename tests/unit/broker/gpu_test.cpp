@@ -157,6 +157,33 @@ TEST_CASE("what is still on its way comes on top of what a node says") {
   CHECK(b.state(next[0]) == TaskState::queued);
 }
 
+TEST_CASE("what others have is not taken for a lease that is on its way") {
+  GpuBench b;
+  b.attach_gpus(kWorkerA, "a", {device("GPU-0"), device("GPU-1")});
+  b.submit(1, asking(10'000));
+  CHECK(b.leases(kWorkerA).size() == 1);
+  b.say(kWorkerA, news({device("GPU-0"), device("GPU-1", 10'000)}, 0), 16);  // a replica's
+  b.turn();
+  const auto next = b.submit(1, asking(10'000));
+  CHECK(b.state(next[0]) == TaskState::queued);
+}
+
+TEST_CASE("a lease is looked for with the variant it was placed by") {
+  GpuBench b;
+  b.attach_gpus(kWorkerA, "a", {device("GPU-0", 10'000)});
+  TaskSpec spec = asking(10'000);
+  spec.variants = {encode_need({0, 0, {{"cpu", 20'000}}, {}})};
+  b.submit(1, spec);
+  const auto lease = b.leases(kWorkerA).at(0);  // on CPUs
+  CapacityNews m = news({device("GPU-0", 10'000)}, 1);
+  m.taken = {{"cpu", 20'000}};
+  b.say(kWorkerA, m, 16);
+  b.turn();
+  b.result(kWorkerA, lease, 1);
+  const auto next = b.submit(1, asking(10'000));
+  CHECK(b.state(next[0]) == TaskState::queued);
+}
+
 TEST_CASE(
     "a lost device gives nothing at once, and its task runs elsewhere as if its worker was lost") {
   GpuBench b;
