@@ -17,7 +17,7 @@ ANY_COMMON = ["common/*"]
 BOXES = [
     ("common/base", []),
     ("common/wire", ["common/base"]),
-    ("common/resources", ["common/base"]),
+    ("common/resources", ["common/base", "common/wire"]),
     ("common/deploy", ["common/base", "common/wire", "common/resources"]),
     ("common/gpu", ["common/base"]),
     ("common/journal", ["common/base"]),

@@ -6,6 +6,8 @@
 
 namespace dray::broker {
 namespace {
+constexpr size_t kLostTextMax = 200;
+
 TaskState count_end(BrokerCounters& c, TaskState state) {
   switch (state) {
     case TaskState::succeeded:
@@ -171,12 +173,12 @@ void Broker::fail_attempt(Handle h, Errc code, Bytes text, uint32_t exec_us, Now
   back.push_back({h, Cause::failure, now.wall_ms + backoff_ms(t), std::string(text.view())});
 }
 
-void Broker::lose_lease(Handle h, const char* why, Now now, std::vector<Ending>& ends,
+void Broker::lose_lease(Handle h, const std::string& why, Now now, std::vector<Ending>& ends,
                         std::vector<Requeue>& back) {
   const Task& t = ledger_.tasks()[h];
   ++counters_.lost_leases;
-  std::string text = std::string(why) + " (" + ledger_.holder(t.worker).name + ", attempt " +
-                     std::to_string(t.attempt) + ")";
+  std::string text =
+      why + " (" + ledger_.holder(t.worker).name + ", attempt " + std::to_string(t.attempt) + ")";
   if (t.lost + 1u >= ledger_.options(t).max_lost) {
     ends.push_back({h, TaskState::dead, Errc::worker_lost, 0, Bytes(std::move(text))});
   } else if (!DRAY_MUTANT(lost_not_requeued)) {
@@ -235,6 +237,11 @@ void Broker::on_results(uint32_t index, const Results& m, Now now, Out& out) {
         ends.push_back({h, TaskState::failed, Errc::app_fatal, row.exec_us, std::move(bytes)});
         break;
       case Verdict::fail:
+        // Not the task's fault: its GPU was lost under it.
+        if (static_cast<Errc>(row.code) == Errc::worker_lost) {
+          lose_lease(h, std::string(bytes.view().substr(0, kLostTextMax)), now, ends, back);
+          break;
+        }
         fail_attempt(h, Errc::app_error, std::move(bytes), row.exec_us, now, ends, back);
         break;
       case Verdict::time_limit:

@@ -14,6 +14,7 @@ namespace dray::console {
 
 void add_cluster_commands(CLI::App& app, Context& context);  // up, down
 void add_look_commands(CLI::App& app, Context& context);  // status, workers, queues, drain
+void add_gpu_command(CLI::App& app, Context& context);  // gpus
 void add_run_commands(CLI::App& app, Context& context);  // submit, wait, result
 void add_task_commands(CLI::App& app, Context& context);  // tasks, task, cancel, retry, dlq
 void add_call_commands(CLI::App& app, Context& context);  // call

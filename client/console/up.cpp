@@ -14,6 +14,7 @@
 #include "client/console/cluster.h"
 #include "client/console/procs.h"
 #include "client/console/routers.h"
+#include "common/gpu/fake_gpus.h"
 
 namespace dray::console {
 namespace fs = std::filesystem;
@@ -245,6 +246,11 @@ int up(Context& context, const UpOptions& options) {
   const ClusterDir dir(context.dir);
   UpSettings settings{options.workers, options.sets, {}};
   if (options.test_handlers) settings.sets.push_back("worker.allow_test_handlers=true");
+  if (!options.fake_gpus.empty()) {
+    if (auto fake = gpu::parse_fake_gpus(options.fake_gpus, "worker"); !fake)
+      throw Failure{kUsage, fake.error().detail, "see: dray up --help"};
+    settings.sets.push_back("worker.gpus=fake:" + options.fake_gpus);
+  }
   if (options.routers > 1 || options.tcp) settings.routers = plan_routers(dir, options);
   const std::string programs = programs_folder();
   const Config config = dir.config(settings.all_sets());

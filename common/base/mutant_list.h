@@ -18,6 +18,11 @@
   X(pause_ignored, "tasks of a paused queue start")                                             \
   X(changed_outside_apply, "state is changed besides the journal")                              \
   X(ack_one_more, "RESULTS_ACK covers a result that never came")                                \
+  X(lease_keeps_devices, "a lease that ends gives no devices back")                             \
+  X(capacity_ignored, "the broker does not hear CAPACITY")                                      \
+  X(loss_not_reported, "a task whose GPU was lost goes on")                                     \
+  X(grant_kept, "a worker gives nothing back when a task ends")                                 \
+  X(revoked_gives_devices, "a revoked task gives its GPU back while it still runs")             \
   X(no_resume_window, "leases are lost at once when the broker restarts")                       \
   X(reset_loses_leases, "leases are lost at once when a connection breaks")                     \
   X(sent_no_survives, "positions in the old session are used in the new one")                   \

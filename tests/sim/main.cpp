@@ -145,6 +145,9 @@ constexpr const char* kMustReach[] = {"broker crashes",
                                       "result store full",
                                       "late packets of an old connection",
                                       "replays compared",
+                                      "tasks with GPUs",
+                                      "GPUs lost",
+                                      "tasks that lost their GPU",
                                       "submits rejected"};
 
 struct Tally {

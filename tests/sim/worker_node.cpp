@@ -22,7 +22,10 @@ WorkerNode::WorkerNode(World& world, Net& net, const Knobs& knobs, Oracle& oracl
       slots_(1 + static_cast<uint32_t>(world.below(knobs.slots_max))),
       call_slots_(1 + static_cast<uint32_t>(world.below(knobs.calls.slots_max))),
       offers_(choose_offers()),
-      call_threads_(world, calls, knobs.calls, *this, call_slots_) {}
+      call_threads_(world, calls, knobs.calls, *this, call_slots_),
+      gpus_(name_, knobs.gpus_max == 0 ? 0
+                   : index == 0        ? 1 + world.below(knobs.gpus_max)
+                                       : world.below(knobs.gpus_max + 1)) {}
 
 // Not all workers offer everything, nor on the same terms.
 std::vector<HandlerOffer> WorkerNode::choose_offers() const {
@@ -51,6 +54,7 @@ void WorkerNode::boot() {
   o.call_slots = call_slots_;
   if (index_ == 0) o.labels = {"first"};
   o.resources = {{"cpu", uint64_t{slots_} * 10'000}};
+  o.devices = gpus_.boot();
   o.drain_timeout = 5s;
   core_ = std::make_unique<worker::WorkerCore>(o);
   durable_ = std::make_unique<NoDurable>();
@@ -112,8 +116,26 @@ Duration WorkerNode::time_of(const worker::Start& t) const {
   return std::chrono::microseconds(1 + spread / 16 % most);
 }
 
+void WorkerNode::lose_gpu() {
+  if (gpus_.empty()) return;
+  const size_t i = world_.below(gpus_.size());
+  if (!gpus_.lose(i)) return;
+  world_.reach("GPUs lost");
+  wake(world_.now());
+  world_.after(world_.up_to(10s), [this, i] {
+    gpus_.mend(i);
+    wake(world_.now());
+  });
+}
+
+void WorkerNode::mend_gpus() {
+  for (size_t i = 0; i < gpus_.size(); ++i) gpus_.mend(i);
+  wake(world_.now());
+}
+
 void WorkerNode::before_turn(Now now, Out& out) {
   call_threads_.tell(*core_, now, out);
+  if (gpus_.has_news()) core_->set_devices(gpus_.tell(), true, now, out);
   if (outcomes_.empty()) return;
   core_->tasks().on_outcomes(std::exchange(outcomes_, {}), now, out);
 }
@@ -133,6 +155,8 @@ void WorkerNode::on_effects(Now now, Out& out) {
     oracle_.check_start(s.id, s.token, static_cast<uint16_t>(s.attempt), s.payload);
     Token token = s.token;
     if (executions_.count(token)) violate("I4", "task " + to_hex(s.id) + " is handed out twice");
+    gpus_.take(s);
+    if (s.grant && !s.grant->shares.empty()) world_.reach("tasks with GPUs");
     executions_[token] = {std::move(s), {}, false, false, false};
     waiting_.push_back(token);
   }
@@ -150,6 +174,9 @@ void WorkerNode::on_effects(Now now, Out& out) {
       world_.after(world_.skewed(500ms), [this, token, life] { finish(token, life); });
     }
   }
+  for (const auto& [token, e] : executions_)
+    if (e.task.grant && !e.cancelled && gpus_.is_lost(*e.task.grant))
+      violate("GPU", "task " + to_hex(e.task.id) + " goes on though its GPU is lost");
   start_waiting();
   if (out.exit) leaving_ = true;
 }
@@ -231,6 +258,7 @@ void WorkerNode::finish(Token token, uint64_t life) {
 void WorkerNode::end(Token token, Verdict verdict, Errc code, std::string bytes, bool started) {
   auto it = executions_.find(token);
   Execution& e = it->second;
+  gpus_.give(token);
   worker::Outcome o;
   o.id = e.task.id;
   o.token = token;
@@ -267,6 +295,7 @@ void WorkerNode::after_turn(Now) {
   if (c.dropped > seen_.dropped) world_.reach("outcomes of void tasks");
   if (c.resends > seen_.resends) world_.reach("results sent again");
   if (c.time_limits > seen_.time_limits) world_.reach("time limits");
+  if (c.device_lost > seen_.device_lost) world_.reach("tasks that lost their GPU");
   if (c.stuck > seen_.stuck) {  // it leaves, and does not wait long for its calls
     world_.reach("stuck threads");
     world_.disturb(world_.now() + 20s);

@@ -9,6 +9,7 @@
 #include "services/router/core/router.h"
 #include "services/worker/core/worker_core.h"
 #include "tests/sim/call_executor.h"
+#include "tests/sim/gpu_oracle.h"
 #include "tests/sim/node.h"
 #include "tests/sim/oracle.h"
 
@@ -41,6 +42,8 @@ class WorkerNode final : public CoreNode<worker::WorkerCore, NoDurable> {
   bool idle() const;
   // Called whenever this process may be out of reach for the broker until `until`.
   void out_of_reach(Duration until);
+  void lose_gpu();  // one of its own, for a while
+  void mend_gpus();
 
  protected:
   void boot() override;
@@ -76,6 +79,7 @@ class WorkerNode final : public CoreNode<worker::WorkerCore, NoDurable> {
   std::map<Token, Execution> executions_;
   std::deque<Token> waiting_;
   std::vector<worker::Outcome> outcomes_;
+  GpuOracle gpus_;
   size_t busy_ = 0;
   std::map<TaskId, std::pair<Token, bool>> done_;  // good ends told to the agent; excused
   Duration reach_from_{-1};  // executions begun before are excused

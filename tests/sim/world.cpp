@@ -84,6 +84,16 @@ void choose_limits(World& w, Knobs& k) {
 }
 }  // namespace
 
+namespace {
+void choose_gpus(World& w, Knobs& k) {
+  if (!w.one_in(2)) return;
+  k.gpus_max = 1 + w.below(4);
+  k.gpu_percent = 10 + w.below(80);
+  const bool quiet = k.calls.graceful || k.calls.crowded;
+  if (!quiet && w.one_in(2)) k.lose_gpu = w.between(2s, 20s);
+}
+}  // namespace
+
 Knobs choose_knobs(World& w) {
   Knobs k;
   k.workers = 1 + static_cast<int>(w.below(4));
@@ -118,6 +128,7 @@ Knobs choose_knobs(World& w) {
   k.calls = choose_calls(w);
   if (k.calls.graceful || k.calls.crowded) make_graceful(k);
   choose_faults(w, k);
+  choose_gpus(w, k);
   return k;
 }
 

@@ -68,7 +68,7 @@ check 5 submit echo hello -o json && json 'd["error"]["exit_code"] == 5'
 check 0 down && out 'no dray cluster runs'
 check 0 version -o json && json '"version" in d and "protocol" in d'
 check 0 --help && out 'Exit codes'
-for command in up down submit wait result call deployments latency top bench status workers queues \
+for command in up down submit wait result call deployments latency top bench status workers gpus queues \
   drain tasks task cancel retry dlq config version completion "bench queue" "bench call" \
   "bench overload" "bench mixed" "task explain" "dlq purge" "config show" "queues pause"; do
   # shellcheck disable=SC2086
@@ -97,6 +97,16 @@ check 2 up --set foo.bar=1 && err "unknown key 'foo.bar'"
 check 2 up --set nonsense
 check 2 up --workers 0
 check 2 up --routers 0
+check 2 up --fake-gpus 2x24GB && err 'unit of the size must be MiB or GiB'
+check 2 submit echo x --gpus half && err "gpus: 'half' is not a number"
+check 2 submit echo x --gpu-memory 8GB && err 'gpu_memory: .* needs a unit'
+check 2 submit echo x --resource gpu=1 && err 'resources.gpu: has a field of its own'
+check 2 submit echo x --resource cpu && err 'is no resource such as'
+check 2 submit echo x --resource cpu=0 && err 'must be more than 0'
+check 2 submit echo x --gpus 1 --strategy tight && err 'none of pack, spread, strict'
+check 0 gpus --detect && out 'source ' && out 'tried: libnvidia-ml.so.1'
+check 0 gpus --detect -o json && json 'd["source"] in ("none", "nvml", "cuda") and "notes" in d'
+check 5 gpus && err 'dray up'
 check 2 up --routers 2 --set router.endpoint=ipc:///tmp/x && err 'leave out --set'
 check 2 call && err 'see: dray call --help'
 check 2 call echo x --deadline 5 && err 'no duration'
@@ -118,7 +128,7 @@ check 2 submit echo @/nonexistent && err 'cannot read'
 check 2 submit echo "@$ROOM" && err 'cannot read'
 
 step "up"
-check 0 up --detach --workers 2 --allow-test-handlers -o json
+check 0 up --detach --workers 2 --allow-test-handlers --fake-gpus 2x24GiB -o json
 json 'd["already_up"] is False and {s["name"] for s in d["services"]} == {"broker", "aggregator", "balancer", "router", "worker-0", "worker-1"}'
 printf '          ready in %s s\n' "$(field 'round(d["seconds"], 2)')"
 json 'd["seconds"] < 10'
@@ -130,6 +140,11 @@ check 0 status --endpoint "$endpoint" && out 'broker +ready'
 check 0 workers && out 'worker-0 +up'
 check 0 workers -o wide && out 'LABELS'
 check 0 workers -o json && json '[w["state"] for w in d] == ["up", "up"]'
+check 0 gpus && out 'FAKE-worker-0-1 +fake +fake 24GiB +0 B / 24.0 GiB +0 / 1'
+check 0 gpus -o wide && out 'MEMORY TAKEN'
+check 0 gpus -o json && json 'len(d) == 4 and all(g["health"] == "ok" and g["enforcement"] == "none" for g in d)'
+check 0 submit sleep 10 --gpus 0.5 --gpu-memory 8GiB --strategy spread --wait
+check 6 submit sleep 10 --gpus 3 && err "'gpus' \(largest seen: 2\); see: dray gpus"
 check 0 config show && out 'allow_test_handlers = true'
 check 0 config show -o json && json 'd["worker.allow_test_handlers"]["value"] is True'
 check 0 config check && out 'ok'

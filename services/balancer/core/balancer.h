@@ -184,8 +184,8 @@ class Balancer {
   // balancer_place.cpp
   std::optional<std::string> place_one(DeploymentGoal& d, Work& work, bool standby, Now now);
   std::vector<NodeState> node_states(const std::vector<const Node*>& nodes) const;
-  std::variant<NodeChoice, Refusal> choose(const DeploymentGoal& d, const Work& work,
-                                           std::vector<const Node*>& nodes, Now now) const;
+  std::variant<NodeChoice, PlacementRefusal> choose(const DeploymentGoal& d, const Work& work,
+                                                    std::vector<const Node*>& nodes, Now now) const;
   ReplicaSpec spec_of(const Replica& r) const;
   // balancer_admin.cpp
   void on_admin(SessionId from, const Envelope& e, const Admin& m, Now now, Out& out);

@@ -52,8 +52,10 @@ std::vector<NodeState> Balancer::node_states(const std::vector<const Node*>& nod
 }
 
 // `nodes` becomes the list that the choice is an index of.
-std::variant<NodeChoice, Refusal> Balancer::choose(const DeploymentGoal& d, const Work& work,
-                                                   std::vector<const Node*>& nodes, Now now) const {
+std::variant<NodeChoice, PlacementRefusal> Balancer::choose(const DeploymentGoal& d,
+                                                            const Work& work,
+                                                            std::vector<const Node*>& nodes,
+                                                            Now now) const {
   const DeploymentSpec& s = d.spec();
   const bool spread =
       s.request.strategy == Strategy::spread || (s.strategy.empty() && !s.uses_gpus());
@@ -67,7 +69,8 @@ std::variant<NodeChoice, Refusal> Balancer::choose(const DeploymentGoal& d, cons
     const bool failed = avoid != work.avoid.end() && avoid->second > now.mono;
     groups[{failed, spread ? here[node->name] : 0}].push_back(node);
   }
-  std::variant<NodeChoice, Refusal> result = Refusal{Shortage::no_node, {}, 0, 0, 0, true};
+  std::variant<NodeChoice, PlacementRefusal> result =
+      PlacementRefusal{Shortage::no_node, {}, 0, 0, 0, true};
   for (auto& [key, group] : groups) {
     const std::vector<NodeState> states = node_states(group);
     std::vector<const NodeState*> views;
@@ -106,7 +109,7 @@ std::optional<std::string> Balancer::place_one(DeploymentGoal& d, Work& work, bo
   }
   mix_.note(d.spec().request);
   auto choice = choose(d, work, nodes, now);
-  if (const auto* refusal = std::get_if<Refusal>(&choice)) return refusal->explain();
+  if (const auto* refusal = std::get_if<PlacementRefusal>(&choice)) return refusal->explain();
   const NodeChoice& chosen = std::get<NodeChoice>(choice);
   Replica& r = replicas_[++next_id_];
   r.id = next_id_;

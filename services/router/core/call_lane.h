@@ -32,6 +32,7 @@
 
 #include "common/wire/credit.h"
 #include "common/wire/doc.h"
+#include "common/wire/fleet.h"
 #include "common/wire/link.h"
 #include "common/wire/outbox.h"
 #include "services/router/core/call_out.h"
@@ -67,6 +68,7 @@ class CallLane {
   bool has_worker(SessionId id) const { return worker_ids_.count(static_cast<uint64_t>(id)) != 0; }
   size_t open_calls() const { return open_; }
   size_t workers() const { return worker_ids_.size(); }
+  Doc gpus_doc() const;
   uint64_t bytes() const { return bytes_; }
   const CallTotals& totals() const { return totals_; }
   uint64_t late() const { return late_; }  // rows of workers that belong to no call
@@ -94,6 +96,7 @@ class CallLane {
     bool draining = false;
     bool suspect = false;
     CreditTaker credit;
+    std::vector<DeviceInfo> devices;  // as it told them last
     uint64_t batches = 0;  // ongoing, of all its replicas
     std::vector<uint32_t> replicas;  // in the order of its OFFER; kNoSlot: not taken
     RunOut runs;
@@ -150,6 +153,7 @@ class CallLane {
   void count_times(Deployment& d, const ReplyRow& row);
   void reply(uint32_t client, const ReplyRow& row, const Bytes& bytes);
   // call_worker.cpp: workers
+  void on_capacity(Worker& w, const CapacityNews& m, Outbox& out);
   void on_offer(uint32_t worker, const Envelope& envelope, const Offer& m, Now now, Outbox& out);
   void add_replica(uint32_t worker, uint16_t handler, HandlerOffer offer, Now now);
   void remove_replica(uint32_t replica, Now now);

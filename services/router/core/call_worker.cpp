@@ -74,6 +74,7 @@ void CallLane::on_worker_message(SessionId from, const Envelope& envelope, Messa
   if (const auto* offer = std::get_if<Offer>(&m)) on_offer(it->second, envelope, *offer, now, out);
   if (const auto* done = std::get_if<Done>(&m)) on_done(it->second, *done, now);
   if (const auto* drain = std::get_if<Drain>(&m)) on_drain(it->second, *drain, out);
+  if (const auto* news = std::get_if<CapacityNews>(&m)) on_capacity(w, *news, out);
   if (const auto* share = std::get_if<Share>(&m)) on_share(it->second, *share);
   if (const auto* reject = std::get_if<Reject>(&m))
     out.note("worker_rejects", "name=" + w.name + " detail=" + reject->detail);

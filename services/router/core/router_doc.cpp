@@ -63,6 +63,7 @@ Doc Router::to_doc() const {
       .set("not_for_clients", counters_.not_for_clients)
       .set("watch_lost", counters_.watch_lost)
       .set("workers", lane_.workers())
+      .set("gpus", lane_.gpus_doc())
       .set("calls", lane_.open_calls())
       .set("call_bytes", lane_.bytes())
       .set("client_list", std::move(clients));

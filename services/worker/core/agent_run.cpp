@@ -43,7 +43,7 @@ bool Agent::has_slot(const HeldTask& task, Now now) const {
   // Ahead of a free slot the start is not known exactly, which a short limit can not bear; and
   // resources are for tasks that run.
   const bool short_limit = task.spec->time_limit > 0s && task.spec->time_limit < kShortLimit;
-  return !short_limit && task.spec->needs.empty();
+  return !short_limit && !task.spec->has_needs;
 }
 
 // In order, except that a task may pass others that wait for resources if it needs none of these:
@@ -56,7 +56,7 @@ void Agent::start_ready(Now now, Out& out) {
   Index next = Holdings::kNone;
   for (Index i = held_.oldest_queued(); i != Holdings::kNone && !draining(); i = next) {
     next = held_.after(i);
-    const HeldTask& t = held_.at(i);
+    HeldTask& t = held_.at(i);
     const bool shared = is_shared(t);
     if (passed == kLookPast || passed_shared == kLookPastShared) break;
     if (!shared && !has_slot(t, now)) break;
@@ -65,25 +65,28 @@ void Agent::start_ready(Now now, Out& out) {
       ++passed_shared;
       continue;
     }
-    const auto& needs = t.spec->needs;
-    const bool waits =
-        !ledger_.fits(needs) || std::any_of(needs.begin(), needs.end(), [&](const auto& n) {
-          return !awaited.empty() && awaited[n.resource];
-        });
-    if (!waits && shared) {
+    const std::vector<uint32_t>& rows = t.spec->waits_on;
+    const bool behind = std::any_of(rows.begin(), rows.end(), [&](uint32_t row) {
+      return row < awaited.size() && awaited[row];
+    });
+    const bool taken = !behind && take_needs(t);
+    if (taken && shared) {
       start_piece(i, piece, now, out);
       next = held_.oldest_queued();
       continue;
     }
-    if (!waits) {
+    if (taken) {
       out.start.push_back(begin(i, now));
       continue;
     }
     ++passed;
-    awaited.resize(ledger_.size());
-    for (const ResourceNeed& n : needs) awaited[n.resource] = true;
+    for (uint32_t row : rows) {
+      if (row >= awaited.size()) awaited.resize(row + 1);
+      awaited[row] = true;
+    }
   }
   arm_check(now);
+  note_takings(now);
 }
 
 void Agent::tell_share(Now now) {
@@ -96,7 +99,7 @@ void Agent::tell_share(Now now) {
 void Agent::start_piece(Index first, size_t most, Now now, Out& out) {
   const uint32_t handler = held_.at(first).spec->handler;
   const auto joins = [&](const HeldTask& t) {
-    return t.spec->handler == handler && t.spec->needs.empty() && t.attempt <= 1 &&
+    return t.spec->handler == handler && !t.spec->has_needs && t.attempt <= 1 &&
            t.spec->time_limit == 0s;
   };
   if (!joins(held_.at(first))) most = 1;
@@ -138,7 +141,6 @@ void Agent::leave_piece(const HeldTask& task, Now now) {
 
 Start Agent::begin(Index i, Now now) {
   HeldTask& t = held_.at(i);
-  ledger_.take(t.spec->needs);
   if (t.spec->time_limit > 0s) {
     const bool ahead = busy() >= options_.slots;  // begins within kWaitMax, or comes back
     t.limit_at = now.mono + t.spec->time_limit + (ahead ? kWaitMax + kCheckEvery : 0s);
@@ -147,7 +149,9 @@ Start Agent::begin(Index i, Now now) {
   held_.start(i, now.mono);
   moved_at_ = now.mono;
   ++counters_.started;
-  return {t.id, t.token, t.attempt, t.spec, t.payload};
+  Start start{t.id, t.token, t.attempt, t.spec, t.payload};
+  if (t.spec->has_needs) start.grant = std::make_shared<const Grant>(*node_.find(t.grant));
+  return start;
 }
 
 void Agent::arm_check(Now now) {
@@ -166,12 +170,15 @@ void Agent::check_waiting(Now now, Out& out) {
   if (!attached() || was_stopped) return;
   const size_t slots = options_.slots;
   size_t keep = slots > busy() ? slots - busy() : 0;
-  std::vector<TokenRow> rows;
+  std::vector<TokenRow> rows, impossible;
   Index i = held_.oldest_queued();
   while (i != Holdings::kNone && now.mono - held_.at(i).since >= kWaitMax) {
     const Index next = held_.after(i);
     if (is_shared(held_.at(i)) && now.mono - held_.at(i).since < kShareWaitMax) {
       // Pieces come by turns.
+    } else if (keep > 0 && waits_for_devices(held_.at(i))) {
+      impossible.push_back({held_.at(i).id, held_.at(i).token});
+      held_.remove(i);
     } else if (keep > 0) {
       --keep;
     } else {
@@ -182,6 +189,8 @@ void Agent::check_waiting(Now now, Out& out) {
   }
   std::reverse(rows.begin(), rows.end());
   give_back(Errc::overloaded, rows, now, out);
+  give_back(Errc::infeasible, impossible, now, out);
+  if (!impossible.empty()) tell_capacity(now, out);
   if (busy() <= slots) return;
   i = held_.oldest_running();
   size_t begun = 0;  // at most, of those that were handed out: one for each slot
@@ -225,7 +234,7 @@ bool Agent::on_outcome(Outcome&& o, Now now, std::vector<TokenRow>& unstarted) {
       release(i, now);
     } else {
       leave_piece(t, now);
-      ledger_.give(t.spec->needs);
+      give_needs(t);
       held_.requeue(i);
     }
     return false;
@@ -253,7 +262,7 @@ void Agent::finish(Index i, Verdict verdict, Errc code, uint32_t exec_us, Bytes 
 
 void Agent::release(Index i, Now now) {
   leave_piece(held_.at(i), now);
-  ledger_.give(held_.at(i).spec->needs);
+  give_needs(held_.at(i));
   held_.remove(i);
 }
 
@@ -333,7 +342,7 @@ void Agent::check_drain(Now now, Out& out) {
 }
 
 Time Agent::next_deadline() const {
-  Time t = std::min({have_at_, resend_at_, limit_at_, check_at_});
+  Time t = std::min({have_at_, resend_at_, limit_at_, check_at_, tell_at_});
   if (!leaving_ || drained_) return t;
   t = std::min(t, drain_at_);
   // While the broker is away, look when kNoBroker is over; after that only an outcome matters.
@@ -346,17 +355,17 @@ Time Agent::next_deadline() const {
 void Agent::check() const {
   held_.check();
   results_.check();
-  std::vector<uint64_t> taken(ledger_.size(), 0);
+  node_.check();
   Time first_limit = kNever;
   size_t recalled = 0;
   for (Index i = held_.oldest_running(); i != Holdings::kNone; i = held_.after(i)) {
     const HeldTask& t = held_.at(i);
-    for (const ResourceNeed& n : t.spec->needs) taken[n.resource] += n.units;
+    DRAY_ASSERT(t.spec->has_needs == (t.grant != GrantId{0}));
+    DRAY_ASSERT(!t.spec->has_needs || node_.find(t.grant) != nullptr);
     first_limit = std::min(first_limit, t.limit_at);
     DRAY_ASSERT(t.reported || !results_.has(t.token));
     ++recalled;
   }
-  for (size_t i = 0; i < taken.size(); ++i) DRAY_ASSERT(taken[i] == ledger_.taken(i));
   DRAY_ASSERT(limit_at_ <= first_limit);
   DRAY_ASSERT(recalled == held_.running());
   std::map<uint32_t, uint32_t> left;

@@ -87,6 +87,7 @@ class CallAgent {
                   const std::vector<uint32_t>& changed_terms, Now now, Out& out);
 
   void set_draining(bool on, Now now, Out& out);  // tells every router
+  void tell(SessionId to, const CapacityNews& news, Now now, Out& out);  // none: every router
   void begin_drain(Now now, Out& out);  // for good: leave after drain_timeout at the latest
   bool draining() const { return draining_ || leaving_; }
   bool drained() const { return drained_; }

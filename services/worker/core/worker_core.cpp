@@ -21,9 +21,20 @@ WorkerCore::WorkerCore(AgentOptions options)
 
 void WorkerCore::on_open(const SessionInfo& info, Now now, Out& out) {
   if (info.role == Role::router)
-    calls_.on_open(info, now, out);
+    open_router(info, now, out);
   else
     tasks_.on_open(info, now, out);
+}
+
+void WorkerCore::open_router(const SessionInfo& info, Now now, Out& out) {
+  calls_.on_open(info, now, out);
+  const Node& node = tasks_.node();
+  if (!node.devices().empty()) calls_.tell(info.id, node.news(0), now, out);
+}
+
+void WorkerCore::set_devices(std::vector<DeviceInfo> devices, bool is_news, Now now, Out& out) {
+  tasks_.set_devices(std::move(devices), now, out);
+  if (is_news) calls_.tell(SessionId::none, tasks_.node().news(0), now, out);
 }
 
 void WorkerCore::on_close(SessionId id, CloseReason reason, Now now, Out& out) {
@@ -57,6 +68,7 @@ void WorkerCore::end_turn(Now now, Out& out) {
     calls_.begin_drain(now, out);
   else
     calls_.set_draining(tasks_.draining(), now, out);
+  tasks_.note_takings(now);
   calls_.end_turn(now, out);
   share_out(now, out);
   out.exit = drained() && !exit_told_;  // the agent speaks only for itself

@@ -30,6 +30,8 @@ class WorkerCore {
     return std::min({tasks_.next_deadline(), calls_.next_deadline(), share_.next_deadline()});
   }
   void begin_drain(Now now, Out& out);
+  // The GPUs as they are now. `is_news`: routers are told, too.
+  void set_devices(std::vector<DeviceInfo> devices, bool is_news, Now now, Out& out);
   bool drained() const { return tasks_.drained() && calls_.drained(); }
   // 70: a thread does not return.
   int exit_code() const { return tasks_.running() + calls_.running() == 0 ? 0 : 70; }
@@ -43,6 +45,7 @@ class WorkerCore {
   Doc to_doc(Now now) const;
 
  private:
+  void open_router(const SessionInfo& info, Now now, Out& out);
   void share_out(Now now, Out& out);
 
   LaneShare share_;
