@@ -271,7 +271,7 @@ check 0 submit echo here --wait && out here
 check 0 down --dir "$OTHER"
 check 0 up --detach --dir "$LONG" && out 'reached through'
 check 0 submit echo far --wait --dir "$LONG" && out far
-check 0 down --dir "$LONG" -o json && json 'd["stopped"] == 5'
+check 0 down --dir "$LONG" -o json && json 'd["stopped"] == 6'
 
 step "several routers"
 for how in "" --tcp; do
@@ -324,7 +324,7 @@ check 0 up --detach
 check 0 result "$id" && out '^one$'
 
 step "down"
-check 0 down && out 'stopped 5 processes'
+check 0 down && out 'stopped 6 processes'
 if pgrep -f "dray.* --dir $DRAY_DIR\$" >/dev/null; then fail "processes are left"; fi
 check 5 status
 
