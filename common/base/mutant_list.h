@@ -92,6 +92,9 @@
   X(hedge_budget_ignored, "calls are hedged beyond the budget")                                 \
   X(worker_ongoing_ignored, "a worker starts more batches than max_ongoing")                    \
   X(worker_leaves_early, "a worker leaves while calls run")                                     \
+  X(shared_place_taken, "a batch of calls starts though tasks have the place")                  \
+  X(piece_beside_calls, "tasks start though calls have the place")                              \
+  X(share_end_untold, "routers do not hear that tasks are no longer in the way")                \
   X(repeated_run_taken, "a worker takes a RUN that came before")                                \
   X(parted_call_repeated, "a client repeats a call after parts of its reply were told")         \
   X(repeats_without_budget, "a client repeats calls beyond its budget")                         \

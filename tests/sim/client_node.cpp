@@ -23,6 +23,8 @@ ClientNode::ClientNode(World& world, Net& net, const Knobs& knobs, Oracle& oracl
 std::string ClientNode::make_spec() {
   TaskSpec s;
   s.handler = "h" + std::to_string(world_.below(knobs_.handler_kinds));
+  if (knobs_.shared > 0 && world_.percent(knobs_.shared_percent))
+    s.handler = knobs_.calls.handlers[0].offer.name;
   s.queue = "q" + std::to_string(world_.below(2));
   s.priority = static_cast<uint8_t>(world_.below(10));
   s.max_failures = 1 + static_cast<uint32_t>(world_.below(4));

@@ -1,6 +1,8 @@
 // The worker process of a simulation and its executors.
 #include "tests/sim/worker_node.h"
 
+#include <set>
+
 #include "broker/core/fingerprint.h"
 
 namespace dray::sim {
@@ -49,7 +51,11 @@ void WorkerNode::boot() {
   worker::AgentOptions o;
   o.slots = slots_;
   o.prefetch_max = knobs_.prefetch_max;
-  for (const HandlerOffer& offer : offers_) o.handlers.push_back(offer.name);
+  for (const HandlerOffer& offer : offers_) {
+    o.handlers.push_back(offer.name);
+    const bool shared = knobs_.shared > 0 && offer.name == knobs_.calls.handlers[0].offer.name;
+    o.handler_limits.push_back(shared ? knobs_.shared : 0);
+  }
   o.offers = offers_;
   o.call_slots = call_slots_;
   if (index_ == 0) o.labels = {"first"};
@@ -69,6 +75,7 @@ void WorkerNode::boot() {
   call_threads_.boot(offers_);
   seen_ = {};
   calls_seen_ = {};
+  shares_seen_ = {};
   make_turn();
 }
 
@@ -147,17 +154,22 @@ void WorkerNode::on_effects(Now now, Out& out) {
       end(token, Verdict::fail, Errc::cancelled, {}, false);
     world_.reach("recalls");
   }
-  for (size_t i = 0; i < out.start.size(); ++i) {
-    // Here tasks that may run together end each in their own time.
-    for (worker::Start& more : std::exchange(out.start[i].more, {}))
-      out.start.push_back(std::move(more));
-    worker::Start& s = out.start[i];
+  // Here tasks that run together end each in their own time.
+  std::vector<std::pair<worker::Start, uint64_t>> starts;
+  for (worker::Start& s : out.start) {
+    ++pieces_;
+    std::vector<worker::Start> more = std::exchange(s.more, {});
+    if (!more.empty()) world_.reach("tasks that start together");
+    starts.emplace_back(std::move(s), pieces_);
+    for (worker::Start& m : more) starts.emplace_back(std::move(m), pieces_);
+  }
+  for (auto& [s, piece] : starts) {
     oracle_.check_start(s.id, s.token, static_cast<uint16_t>(s.attempt), s.payload);
     Token token = s.token;
     if (executions_.count(token)) violate("I4", "task " + to_hex(s.id) + " is handed out twice");
     gpus_.take(s);
     if (s.grant && !s.grant->shares.empty()) world_.reach("tasks with GPUs");
-    executions_[token] = {std::move(s), {}, false, false, false};
+    executions_[token] = {std::move(s), {}, false, false, false, piece};
     waiting_.push_back(token);
   }
   out.start.clear();
@@ -177,8 +189,31 @@ void WorkerNode::on_effects(Now now, Out& out) {
   for (const auto& [token, e] : executions_)
     if (e.task.grant && !e.cancelled && gpus_.is_lost(*e.task.grant))
       violate("GPU", "task " + to_hex(e.task.id) + " goes on though its GPU is lost");
+  check_shared();
   start_waiting();
   if (out.exit) leaving_ = true;
+}
+
+// Whatever is handed out occupies its place.
+void WorkerNode::check_shared() const {
+  if (knobs_.shared == 0) return;
+  const std::string& handler = knobs_.calls.handlers[0].offer.name;
+  std::set<uint64_t> pieces;
+  for (const auto& [token, e] : executions_)
+    if (e.task.spec->spec.handler == handler) pieces.insert(e.piece);
+  const size_t calls = call_threads_.ongoing(handler);
+  if (pieces.size() + calls > knobs_.shared)
+    violate("SHARE", name_ + " runs " + std::to_string(pieces.size()) + " pieces and " +
+                         std::to_string(calls) + " batches of a handler that runs " +
+                         std::to_string(knobs_.shared) + " times");
+}
+
+void WorkerNode::count_shares() {
+  const worker::ShareCounters& c = core_->share().counters();
+  if (c.grants > shares_seen_.grants) world_.reach("shared places given to routers");
+  if (c.idle_grants > shares_seen_.idle_grants) world_.reach("shared places not used");
+  if (c.floor_pieces > shares_seen_.floor_pieces) world_.reach("tasks that go before calls");
+  shares_seen_ = c;
 }
 
 void WorkerNode::start_waiting() {
@@ -266,6 +301,7 @@ void WorkerNode::end(Token token, Verdict verdict, Errc code, std::string bytes,
   o.code = code;
   o.started = started;
   o.exec_us = static_cast<uint32_t>(std::min<int64_t>(to_us(world_.now() - e.begun), UINT32_MAX));
+  o.piece_us = o.exec_us;
   o.result = Bytes(std::move(bytes));
   if (verdict == Verdict::ok && !e.cancelled) {
     done_[o.id] = {token, e.excused};
@@ -286,6 +322,7 @@ void WorkerNode::after_turn(Now) {
   if (core_->tasks().queued() + core_->tasks().running() > slots_ + knobs_.prefetch_max)
     violate("I8", name_ + " holds more tasks than its credit");
   count_calls();
+  count_shares();
   const worker::AgentCounters& c = core_->tasks().counters();
   if (c.given_back > seen_.given_back)
     world_.reach("tasks given back", c.given_back - seen_.given_back);

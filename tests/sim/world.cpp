@@ -92,6 +92,13 @@ void choose_gpus(World& w, Knobs& k) {
   const bool quiet = k.calls.graceful || k.calls.crowded;
   if (!quiet && w.one_in(2)) k.lose_gpu = w.between(2s, 20s);
 }
+
+// Calls and tasks of one handler on the same places. Not where nothing may be in the way of calls.
+void choose_shared(World& w, Knobs& k) {
+  if (k.calls.graceful || k.calls.crowded || !w.one_in(3)) return;
+  k.shared = 1 + static_cast<uint32_t>(w.below(2));
+  k.shared_percent = 20 + w.below(70);
+}
 }  // namespace
 
 Knobs choose_knobs(World& w) {
@@ -129,6 +136,7 @@ Knobs choose_knobs(World& w) {
   if (k.calls.graceful || k.calls.crowded) make_graceful(k);
   choose_faults(w, k);
   choose_gpus(w, k);
+  choose_shared(w, k);
   return k;
 }
 

@@ -102,6 +102,9 @@ struct Knobs {
   uint64_t fail_percent = 5;
   uint64_t poison_percent = 0;  // tasks that kill their worker
   uint64_t handler_kinds = 2;
+  uint32_t shared =
+      0;  // the first handler of calls runs so often at once, also for tasks; 0: calls only
+  uint64_t shared_percent = 0;  // option sets of tasks that name it
   uint64_t gpus_max = 0;  // of one worker; the first one has at least one then
   // options of tasks, percent
   uint64_t delay_percent = 0;

@@ -30,10 +30,9 @@ bool Agent::stalled(Now now) const {
 // Two pieces: one runs, and the next is here when it ends.
 uint64_t Agent::share_ahead(Now now) const {
   uint64_t most = 0;
-  for (uint32_t h = 0; h < options_.handlers.size(); ++h)
-    if (share_->shares(h) && share_->is_busy(h))
-      most = std::max<uint64_t>(most, 2 * share_->piece_goal(h, now));
-  return most == 0 ? 0 : most + options_.slots;
+  for (const uint32_t h : share_->shared())
+    if (share_->is_busy(h)) most = std::max<uint64_t>(most, 2 * share_->piece_goal(h, now));
+  return options_.slots + std::min<uint64_t>(most, options_.prefetch_max);
 }
 
 // Whether an executor may have this task now, free or ahead of time.
@@ -90,12 +89,12 @@ void Agent::start_ready(Now now, Out& out) {
 }
 
 void Agent::tell_share(Now now) {
-  for (uint32_t h = 0; h < options_.handlers.size(); ++h)
-    if (share_->shares(h)) share_->set_queued(h, draining() ? 0 : held_.queued_of(h), now);
+  for (const uint32_t h : share_->shared())
+    share_->set_queued(h, draining() ? 0 : held_.queued_of(h), now);
 }
 
-// The first and what may run with it: of the same handler, without needs, for the first time, and
-// not about to be stopped by a limit of its own.
+// The first and what may run with it: of the same handler, without needs, for the first time, not
+// about to be stopped by a limit of its own, and all together not more bytes than a batch may have.
 void Agent::start_piece(Index first, size_t most, Now now, Out& out) {
   const uint32_t handler = held_.at(first).spec->handler;
   const auto joins = [&](const HeldTask& t) {
@@ -105,16 +104,20 @@ void Agent::start_piece(Index first, size_t most, Now now, Out& out) {
   if (!joins(held_.at(first))) most = 1;
   Piece piece{handler, 0, 0, 0};
   const uint32_t number = ++last_piece_ == 0 ? ++last_piece_ : last_piece_;
+  const HandlerOffer offer =
+      handler < options_.offers.size() ? options_.offers[handler] : HandlerOffer{};
+  size_t room = offer.max_batch_bytes != 0 ? offer.max_batch_bytes : kBodyBytesMax;
   Start start;
   size_t looked = 0;
   Index next = first;
   for (Index i = first; i != Holdings::kNone && piece.tasks < most; i = next) {
     next = held_.after(i);
-    if (i != first && !joins(held_.at(i))) {
+    const size_t size = held_.at(i).payload.size();
+    if (i != first && (!joins(held_.at(i)) || size > room)) {
       if (++looked == kLookPast) break;
       continue;
     }
-    if (i != first && held_.at(i).spec->handler != handler) continue;
+    room -= std::min(room, size);
     Start one = begin(i, now);
     held_.at(i).piece = number;
     if (piece.tasks++ == 0)

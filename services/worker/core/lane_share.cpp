@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "common/base/assert.h"
+#include "common/base/mutant.h"
 
 namespace dray::worker {
 namespace {
@@ -21,6 +22,7 @@ constexpr Duration kFirstPiece = 10ms;  // assumed while nothing is known
 constexpr double kAnyTime = 1e15;
 
 double us_of(Duration d) { return static_cast<double>(d.count()) / 1000; }
+Duration duration_of(double us) { return Duration(static_cast<int64_t>(1000 * us)); }
 
 }  // namespace
 
@@ -31,6 +33,7 @@ LaneShare::LaneShare(LaneShareOptions options) : options_(std::move(options)) {
     s.name = h.name;
     s.limit = h.limit;
     s.max_batch = std::max<uint32_t>(h.max_batch, 1);
+    if (h.limit != 0) shared_.push_back(static_cast<uint32_t>(state_.size()));
     state_.push_back(std::move(s));
   }
 }
@@ -67,8 +70,8 @@ bool LaneShare::floor_due(const State& s) const {
 
 size_t LaneShare::piece(uint32_t handler, Now now) const {
   const State& s = state_[handler];
-  if (s.queued == 0 || !has_place(s)) return 0;
-  const bool calls_first = (s.calls_waiting > 0 || !s.wants.empty());
+  if (s.queued == 0 || (!has_place(s) && !DRAY_MUTANT(piece_beside_calls))) return 0;
+  const bool calls_first = s.calls_waiting > 0 || !s.wants.empty();
   if (calls_first) return floor_due(s) ? std::min(s.queued, floor_size(s)) : 0;
   return std::min(s.queued, piece_size(s, now));
 }
@@ -129,7 +132,7 @@ void LaneShare::derive(State& s) {
 // A hold is kept for calls, so it does not keep them out.
 bool LaneShare::call_may_start(uint32_t handler) const {
   const State& s = state_[handler];
-  return s.calls + s.pieces < s.limit && !floor_due(s);
+  return (s.calls + s.pieces < s.limit || DRAY_MUTANT(shared_place_taken)) && !floor_due(s);
 }
 
 void LaneShare::start_call(uint32_t handler, Now now) {
@@ -146,7 +149,7 @@ void LaneShare::end_call(uint32_t handler, uint32_t items, uint32_t run_us, Now 
   if (run_us > 0) s.line.add(items, run_us);
   if (s.queued > 0) {
     const uint32_t f = options_.floor_percent;
-    const Duration most(static_cast<int64_t>(2000 * piece_us(s, s.max_batch)));
+    const Duration most = duration_of(2 * piece_us(s, s.max_batch));
     s.debt = std::min<Duration>(most, s.debt + std::chrono::microseconds(run_us) * f / (100 - f));
   }
   switch_mode(s, now);
@@ -173,7 +176,7 @@ void LaneShare::steer(State& s, Now now) {
   uint32_t slower = 0;
   size_t p99 = s.taken.size();
   while (p99 > 0 && slower * 100 <= s.samples) slower += s.taken[--p99];
-  const Duration least(static_cast<int64_t>(1000 * piece_us(s, 1)));
+  const Duration least = duration_of(piece_us(s, 1));
   const bool grows = now.mono >= s.grow_at;
   if (p99 > kTooSlow && s.free_pieces > 0) {  // else it is not the tasks that make them late
     if (s.quantum > least)
@@ -246,19 +249,22 @@ void LaneShare::forget(SessionId router) {
 
 void LaneShare::decide(Now now, std::vector<Grant>& grants, std::vector<uint32_t>& changed_terms) {
   deadline_ = kNever;
-  for (uint32_t i = 0; i < state_.size(); ++i) {
+  for (const uint32_t i : shared_) {
     State& s = state_[i];
-    if (s.limit == 0) continue;
     switch_mode(s, now);
     steer(s, now);
-    if (floor_due(s) &&
-        has_place(s)) {  // tasks could have started, and did not: others wait for it
+    // Tasks could have started, and did not: others wait for it.
+    if (floor_due(s) && has_place(s) && !moved_) {
       s.debt = Duration{};
       calls_moved_ = true;
     }
     const size_t gone = std::erase_if(s.holds, [&](const Hold& h) { return h.until <= now.mono; });
-    counters_.idle_grants += gone;
-    moved_ = moved_ || gone > 0;
+    if (gone > 0) {
+      counters_.idle_grants += gone;
+      moved_ = true;
+      if (options_.floor_percent != 0 && s.queued > 0)
+        s.debt = std::max(s.debt, duration_of(1 + piece_us(s, floor_size(s))));
+    }
     while (has_place(s) && s.calls_waiting == 0 && !s.wants.empty() && !floor_due(s)) {
       const auto first =
           std::min_element(s.wants.begin(), s.wants.end(),
@@ -268,7 +274,7 @@ void LaneShare::decide(Now now, std::vector<Grant>& grants, std::vector<uint32_t
       s.wants.erase(first);
       ++counters_.grants;
     }
-    if (const Terms t = terms(i); !(t == s.told)) {
+    if (const Terms t = terms(i); !(t == s.told) && !(DRAY_MUTANT(share_end_untold) && !s.on)) {
       s.told = t;
       changed_terms.push_back(i);
     }
@@ -295,10 +301,9 @@ void LaneShare::check() const {
 }
 
 Doc LaneShare::to_doc(Now now) const {
-  Doc doc;
-  for (uint32_t i = 0; i < state_.size(); ++i) {
+  Doc doc, handlers, counts;
+  for (const uint32_t i : shared_) {
     const State& s = state_[i];
-    if (s.limit == 0) continue;
     Doc row;
     row.set("limit", s.limit).set("calls", s.calls).set("pieces", s.pieces);
     row.set("calls_waiting", s.calls_waiting).set("queued", s.queued).set("shared", s.on);
@@ -306,8 +311,12 @@ Doc LaneShare::to_doc(Now now) const {
     row.set("quantum_us", to_us(s.quantum)).set("piece", piece_size(s, now));
     row.set("slo_us", to_us(s.slo)).set("debt_us", to_us(s.debt));
     row.set("base_us", s.line.a_us()).set("item_us", s.line.b_us());
-    doc.set(s.name, std::move(row));
+    handlers.set(s.name, std::move(row));
   }
+  const ShareCounters& c = counters_;
+  counts.set("pieces", c.pieces).set("tasks", c.tasks).set("floor_pieces", c.floor_pieces);
+  counts.set("wants", c.wants).set("grants", c.grants).set("idle_grants", c.idle_grants);
+  doc.set("handlers", std::move(handlers)).set("counters", std::move(counts));
   return doc;
 }
 

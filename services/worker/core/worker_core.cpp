@@ -83,6 +83,7 @@ void WorkerCore::share_out(Now now, Out& out) {
     if (share_.take_calls_moved()) calls_.start_more(now, out);
     if (share_.take_moved()) tasks_.start_ready(now, out);
     share_.decide(now, grants_, changed_terms_);
+    if (!share_.has_moved()) break;
   }
   calls_.tell_share(grants_, changed_terms_, now, out);
   grants_.clear();
