@@ -21,7 +21,7 @@ forbidden="^ *U (${clocks}|${files}|${sockets}|${threads}|${chance}|${environmen
 
 shopt -s nullglob
 archives=("$build"/libdray_*_core.a "$build"/libdray_base.a "$build"/libdray_wire.a
-  "$build"/libdray_resources.a)
+  "$build"/libdray_resources.a "$build"/libdray_deploy.a)
 found=()
 for archive in "${archives[@]}"; do [[ -f $archive ]] && found+=("$archive"); done
 if ((${#found[@]} == 0)); then

@@ -17,7 +17,8 @@ ANY_COMMON = ["common/*"]
 BOXES = [
     ("common/base", []),
     ("common/wire", ["common/base"]),
-    ("common/resources", ["common/base"]),
+    ("common/resources", ["common/base", "common/wire"]),
+    ("common/deploy", ["common/base", "common/wire", "common/resources"]),
     ("common/gpu", ["common/base"]),
     ("common/journal", ["common/base"]),
     ("common/net", ["common/base", "common/wire"]),
@@ -28,6 +29,7 @@ BOXES = [
     ("services/aggregator/store", ["common/base"]),
     # The store's interface and its memory twin do no I/O; the core reads through it.
     ("services/aggregator/core", ["common/base", "common/wire", "services/aggregator/store"]),
+    ("services/balancer/core", ["common/base", "common/wire", "common/resources", "common/deploy"]),
     ("services/*/core", ["common/base", "common/wire", "common/resources"]),
     ("services/*", ["client/include/dray"] + ANY_COMMON),  # plus its own service, see own_root
     ("client/core", ["common/base", "common/wire", "common/resources"]),
@@ -36,7 +38,7 @@ BOXES = [
     ("tests", ["*"]),
     ("tests/*", ["*"]),
 ]
-PURE = ["common/wire", "common/resources", "broker/core", "services/*/core", "client/core"]
+PURE = ["common/wire", "common/resources", "common/deploy", "broker/core", "services/*/core", "client/core"]
 PURE_LIBRARIES = ["tsl/*", "xxhash.h", "*intrin.h", "msgpack*"]
 IMPURE_STD = {"condition_variable", "filesystem", "fstream", "future", "iostream", "mutex",
               "semaphore", "shared_mutex", "stop_token", "thread", "ctime", "csignal"}
@@ -46,7 +48,8 @@ LIBRARIES = [
     ("msgpack*", ["common/wire/*.cpp", "common/wire/*.h"], "msgpack stays inside common/wire"),
     ("zmq*", ["common/net/*"], "sockets are common/net's business"),
     ("rocksdb/*", ["services/aggregator/store/*"], "RocksDB stays behind ResultStore"),
-    ("toml++/*", ["common/service/config.cpp"], "one reader of configuration files"),
+    ("toml++/*", ["common/service/config.cpp", "common/service/toml_doc.cpp"],
+     "one reader of configuration files, one of other documents"),
     ("boost/*", ["common/service/*.cpp", "common/net/*.cpp", "client/include/dray/asio.h",
                  "client/examples/hello_asio.cpp", "tests/unit/client/call_asio_test.cpp"],
      "asio and beast stay in .cpp files, and in the adapter for users of asio"),

@@ -108,6 +108,7 @@ void Broker::on_message(SessionId from, const Envelope& e, Message&& message, No
       return;
     }
   }
+  if (role == Role::balancer) return;  // its VIEW is for routers
   out.now.push_back(reply_to(
       from, e,
       make_reject(Errc::denied, "a " + std::string(role_name(role)) + " may not send this here")));
@@ -121,6 +122,7 @@ void Broker::on_worker_message(uint32_t w, const Envelope& e, Message&& message,
   if (auto* m = std::get_if<GiveBack>(&message)) return on_give_back(w, *m, now, out);
   if (auto* m = std::get_if<Progress>(&message)) return on_progress(w, *m);
   if (auto* m = std::get_if<Handlers>(&message)) return on_handlers(w, *m, now, out);
+  if (auto* m = std::get_if<CapacityNews>(&message)) return on_capacity(w, *m, out);
   if (auto* m = std::get_if<Drain>(&message)) {
     workers_[w].draining = m->on;
     ++placement_gen_;
@@ -136,6 +138,7 @@ void Broker::tick(Now now, Out& out) {
   run_timers(now, out);
   if (now.mono >= next_beat_) {
     beat_workers(now, out);
+    tell_backlog(out);
     next_beat_ = now.mono + options_.beat;
   }
   if (now.mono >= next_house_) {
@@ -202,21 +205,7 @@ void Broker::unlink(Handle h) {
   t.prev = t.next = kNil;
   --w.leases;
   w.leased_bytes -= t.len;
-  const TaskClass& c =
-      ledger_.specs().task_class(ledger_.specs().lane(ledger_.specs()[t.spec].lane).task_class);
-  if (!c.resources.empty()) w.free_is_old = true;
-}
-
-// What the leases leave over. Recomputed from the lease list: a sum that is kept can drift.
-void Broker::hold_resources(Worker& w) {
-  w.free = w.capacity;
-  w.free_is_old = false;
-  const SpecTable& specs = ledger_.specs();
-  for (Handle h = w.head; h != kNil; h = ledger_.tasks()[h].next) {
-    const ResourceVec& need =
-        specs.task_class(specs.lane(specs[ledger_.tasks()[h].spec].lane).task_class).resources;
-    if (w.free.fits(need)) w.free.take(need);
-  }
+  if (!w.grants.empty()) give_needs(w, h);
 }
 
 uint32_t Broker::watch_index(SessionId session, uint64_t route) {
@@ -264,6 +253,7 @@ void Broker::check() const {
       bytes += tasks[h].len;
     }
     DRAY_ASSERT(n == workers_[i].leases && bytes == workers_[i].leased_bytes);
+    check_grants(workers_[i]);
   }
 }
 

@@ -27,6 +27,9 @@
 #include "broker/core/ready_lanes.h"
 #include "common/base/rng.h"
 #include "common/base/time.h"
+#include "common/resources/advertised.h"
+#include "common/resources/class_mix.h"
+#include "common/resources/node_ledger.h"
 #include "common/wire/credit.h"
 #include "common/wire/link.h"
 #include "common/wire/outbox.h"
@@ -98,14 +101,14 @@ class Broker {
     bool draining = false;
     CreditTaker credit;
     std::set<std::string> handlers;
-    std::set<std::string> labels;
-    ResourceVec capacity;
-    ResourceVec free;
+    std::vector<DeviceInfo> devices;  // as it told them last
+    NodeState node;  // what it has, and what `others` and `grants` take of it
+    NodeState others;  // taken by what is not a lease of ours: its replicas, what still ends there
+    std::unordered_map<Handle, Grant> grants;  // of its leases that need something
     uint32_t slots = 0;
     Handle head = kNil;  // lease list
     uint32_t leases = 0;  // its length, checked by check()
     uint64_t leased_bytes = 0;  // payload of its leases
-    bool free_is_old = false;  // `free` must be computed again
     Time expire_at = kNever;  // without a session: when its leases are lost
     uint64_t next_result = 0;  // 0 = not known yet
     tsl::robin_set<Token, std::hash<Token>> have;  // being collected over several HAVE messages
@@ -173,6 +176,7 @@ class Broker {
   void on_give_back(uint32_t w, const GiveBack& m, Now now, Out& out);
   void on_have(uint32_t w, const Have& m, Now now, Out& out);
   void on_progress(uint32_t w, const Progress& m);
+  void on_capacity(uint32_t w, const CapacityNews& m, Out& out);
   void on_attach_stream(SessionId from, const AttachStream& m, Out& out);
   void on_worker_message(uint32_t w, const Envelope& e, Message&& m, Now now, Out& out);
 
@@ -193,15 +197,28 @@ class Broker {
   // leases
   void link(uint32_t w, Handle h);
   void unlink(Handle h);
-  void hold_resources(Worker& w);
+  const TaskClass& class_of(const Task& t) const;
   Worker& worker(uint32_t w);
   uint32_t watch_index(SessionId session, uint64_t route);
   void drop_watch(uint32_t watch);
 
+  // what leases take (broker_node.cpp)
+  void take_node(Worker& w, const CapacityNews& m, Out& out);
+  void settle(Worker& w, NodeState told, uint64_t received);
+  std::vector<Handle> leases_with_needs(const Worker& w) const;
+  bool take_needs(Worker& w, Handle h, const Request& request);
+  void give_needs(Worker& w, Handle h);
+  void check_grants(const Worker& w) const;
+  void note_largest(const Worker& w, CatalogRec& news) const;
+  Doc list_gpus(const Doc& args) const;
+  void explain_workers(const TaskClass& c, Doc& why) const;
+
   // dispatch
   void dispatch(Now now, Out& out);
   bool place(uint32_t lane, std::vector<Ending>& expired, Now now);
+  bool has_room(const Worker& w, uint32_t index) const;
   uint32_t best_worker(uint32_t task_class);
+  uint32_t best_node(uint32_t task_class);
   bool can_run(const Worker& w, const TaskClass& c) const;
   size_t fill(uint32_t w, uint32_t lane, size_t want, std::vector<Ending>& expired, Now now);
   void send_batches(Out& out);
@@ -218,6 +235,7 @@ class Broker {
   void give_back_stop(Now now);
   void expire_leases(Now now, Out& out);
   void beat_workers(Now now, Out& out);
+  void tell_backlog(Out& out);
   void keep_house(Now now, Out& out);
   void carry_some(Out& out);
   void write_settings(Out& out);
@@ -259,6 +277,7 @@ class Broker {
     std::vector<uint32_t> workers;
   };
   std::vector<Eligible> eligible_;  // by class
+  ClassMix mix_;  // of the requests for GPUs that were placed
   std::map<uint32_t, Batch> batches_;
   ReadyLanes::Head cursor_{0, 0, 0};
   bool round_unfinished_ = false;

@@ -11,7 +11,7 @@ constexpr size_t kReplayMax = 300;
 constexpr size_t kAnsweredKept = 128;
 constexpr Handle kScanMax = 500'000;
 const char* kVerbs =
-    "status, workers, queues, tasks, task, explain, dlq.list, dlq.replay, dlq.purge, "
+    "status, workers, gpus, queues, tasks, task, explain, dlq.list, dlq.replay, dlq.purge, "
     "drain, pause, resume";
 }  // namespace
 
@@ -38,6 +38,7 @@ Result<Doc> Broker::admin(const std::string& verb, const Doc& args, Now now, Out
   if (verb == "status") return status(now);
   if (verb == "workers") return list_workers(now);
   if (verb == "queues") return list_queues(now);
+  if (verb == "gpus") return list_gpus(args);
   if (verb == "tasks") return list_tasks(args, now);
   if (verb == "task") {
     DRAY_TRY_ASSIGN(Handle h, task_arg(args));
@@ -97,13 +98,16 @@ Doc Broker::list_workers(Now now) const {
     d.set("state", state).set("slots", w.slots).set("leases", w.leases);
     d.set("credit", w.credit.available()).set("done", w.done).set("handlers", w.handlers.size());
     Doc labels{Doc::List{}};
-    for (const auto& l : w.labels) labels.push(l);
+    for (const auto& l : w.node.labels) labels.push(l);
     Doc names{Doc::List{}};
     for (const auto& h : w.handlers) names.push(h);
     d.set("labels", std::move(labels)).set("handler_names", std::move(names));
     Doc resources{Doc::Object{}};
-    for (const auto& [name, units] : w.capacity.amounts())
-      resources.set(name, print_amount(w.free.get(name)) + "/" + print_amount(units));
+    for (const PoolState& p : w.node.pools)
+      resources.set(p.name, print_amount(p.free()) + "/" + print_amount(p.capacity));
+    const uint64_t gpus = largest_of(w.node).get("gpus");
+    if (!w.node.devices.empty())
+      resources.set("gpus", print_amount(w.node.free_units()) + "/" + print_amount(gpus));
     d.set("resources", std::move(resources));
     if (w.session == SessionId::none)
       d.set("leases_lost_in_ms", std::max<int64_t>(0, to_ms(w.expire_at - now.mono)));
@@ -224,31 +228,7 @@ Result<Doc> Broker::explain(const Doc& args, Now now) const {
       why.push("not before " + std::to_string(t.due_ms - now.wall_ms) + " ms from now (" +
                (t.failures ? "back-off after a failure" : "its own delay") + ")");
     if (ledger_.is_paused(o.queue)) why.push("queue " + o.queue + " is paused; dray queues resume");
-    size_t up = 0, handler = 0, label = 0, room = 0, credit = 0, draining = 0;
-    for (const auto& [session, index] : worker_sessions_) {
-      const Worker& w = workers_[index];
-      ++up;
-      if (w.draining) ++draining;
-      if (w.handlers.count(c.handler) == 0) {
-        ++handler;
-      } else if (!std::all_of(c.labels.begin(), c.labels.end(),
-                              [&](const auto& l) { return w.labels.count(l) != 0; })) {
-        ++label;
-      } else if (!w.free.fits(c.resources)) {
-        ++room;
-      } else if (w.credit.available() == 0) {
-        ++credit;
-      }
-    }
-    auto count = [&](size_t n, const std::string& what) {
-      if (n) why.push(std::to_string(n) + " of " + std::to_string(up) + " workers: " + what);
-    };
-    if (up == 0) why.push("no worker is connected; dray workers");
-    count(draining, "draining");
-    count(handler, "do not have handler " + c.handler);
-    count(label, "lack a label it asks for");
-    count(room, "have too little left of a resource it asks for");
-    count(credit, "are busy (no credit)");
+    explain_workers(c, why);
     if (t.in_lane)
       why.push("tasks ready in the same lane (same queue, priority and needs): " +
                std::to_string(lanes_.live(lane)));

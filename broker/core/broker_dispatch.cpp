@@ -3,6 +3,7 @@
 
 #include "broker/core/broker.h"
 #include "common/base/mutant.h"
+#include "common/resources/fleet.h"
 
 namespace dray::broker {
 namespace {
@@ -12,14 +13,19 @@ constexpr size_t kBatchRows = 1024;  // tasks in one DISPATCH
 constexpr uint64_t kBatchBytes = 4 << 20;  // payload in one DISPATCH, unless one task has more
 constexpr size_t kBatchSpecBytes = 40 * 1024;  // options in one DISPATCH: a head has 64 KiB
 constexpr uint64_t kWindowBytes = 64 << 20;  // payload held by one worker
+
+bool fits_now(const NodeState& node, const Request& request) {
+  return std::any_of(request.variants.begin(), request.variants.end(), [&](const Variant& v) {
+    return std::holds_alternative<std::vector<DeviceShare>>(
+        place_variant(node, v, request.strategy, {}));
+  });
+}
 }  // namespace
 
 bool Broker::can_run(const Worker& w, const TaskClass& c) const {
   if (w.session == SessionId::none || w.draining) return false;
   if (w.handlers.count(c.handler) == 0) return false;
-  if (!w.capacity.fits(c.resources)) return false;
-  return std::all_of(c.labels.begin(), c.labels.end(),
-                     [&](const std::string& label) { return w.labels.count(label) != 0; });
+  return could_serve_when_idle(w.node, c.request);
 }
 
 const std::vector<uint32_t>& Broker::eligible(uint32_t task_class) {
@@ -34,17 +40,24 @@ const std::vector<uint32_t>& Broker::eligible(uint32_t task_class) {
   return e.workers;
 }
 
+bool Broker::has_room(const Worker& w, uint32_t index) const {
+  auto batch = batches_.find(index);
+  uint64_t pending = batch == batches_.end() ? 0 : batch->second.handles.size();
+  return w.credit.available() > pending && w.leased_bytes < kWindowBytes;
+}
+
 // The eligible worker with credit and room that has the least to do per slot.
 uint32_t Broker::best_worker(uint32_t task_class) {
-  const ResourceVec& need = ledger_.specs().task_class(task_class).resources;
+  const TaskClass& c = ledger_.specs().task_class(task_class);
+  if (c.has_devices) return best_node(task_class);
   uint32_t best = kNil;
   uint64_t best_load = 0;
   for (uint32_t index : eligible(task_class)) {
     const Worker& w = workers_[index];
+    if (!has_room(w, index)) continue;
+    if (c.has_needs && !fits_now(w.node, c.request)) continue;
     auto batch = batches_.find(index);
     uint64_t pending = batch == batches_.end() ? 0 : batch->second.handles.size();
-    if (w.credit.available() <= pending || !w.free.fits(need)) continue;
-    if (w.leased_bytes >= kWindowBytes) continue;
     uint64_t load = (w.leases + pending) * 1000 / std::max<uint32_t>(w.slots, 1);
     if (best == kNil || load < best_load) {
       best = index;
@@ -52,6 +65,24 @@ uint32_t Broker::best_worker(uint32_t task_class) {
     }
   }
   return best;
+}
+
+// GPUs are what is scarce: the node on which least of them becomes unusable for others.
+uint32_t Broker::best_node(uint32_t task_class) {
+  std::vector<const NodeState*> nodes;
+  std::vector<uint32_t> indexes;
+  for (uint32_t index : eligible(task_class)) {
+    const Worker& w = workers_[index];
+    // Behind busy slots a task would hold GPUs that it does not use.
+    const bool has_slot = w.grants.size() < w.slots;
+    if (!has_slot || !has_room(w, index)) continue;
+    nodes.push_back(&w.node);
+    indexes.push_back(index);
+  }
+  const Request& request = ledger_.specs().task_class(task_class).request;
+  auto found = choose_node(nodes, request, mix_.classes());
+  const auto* choice = std::get_if<NodeChoice>(&found);
+  return choice == nullptr ? kNil : indexes[choice->node];
 }
 
 // Moves up to `want` tasks of the lane into the worker's batch. Tasks past their expiry end
@@ -64,7 +95,7 @@ size_t Broker::fill(uint32_t index, uint32_t lane, size_t want, std::vector<Endi
   size_t moved = 0;
   while (moved < want && !batch.full && batch.handles.size() < kBatchRows &&
          batch.bytes < kBatchBytes) {
-    if (!w.free.fits(c.resources)) break;
+    if (c.has_needs && !fits_now(w.node, c.request)) break;
     Handle h = lanes_.pop(lane);
     if (h == kNil) break;
     Task& t = ledger_.tasks()[h];
@@ -82,7 +113,7 @@ size_t Broker::fill(uint32_t index, uint32_t lane, size_t want, std::vector<Endi
     }
     if (spec_bytes) batch.specs.insert(t.spec);
     batch.spec_bytes += spec_bytes;
-    w.free.take(c.resources);
+    if (c.has_needs) take_needs(w, h, c.request);
     batch.handles.push_back(h);
     batch.bytes += t.len;
     ++moved;
@@ -104,6 +135,8 @@ bool Broker::place(uint32_t lane, std::vector<Ending>& expired, Now now) {
       (lanes_.live(lane) + eligible(task_class).size() - 1) / eligible(task_class).size();
   size_t want =
       std::min({w.credit.available() - batch.handles.size(), std::max<size_t>(share, 1), kChunk});
+  // Each takes the node that is the best one then.
+  if (ledger_.specs().task_class(task_class).has_devices) want = 1;
   size_t moved = fill(index, lane, want, expired, now);
   return moved > 0 || batch.full || !expired.empty();
 }
@@ -112,8 +145,6 @@ bool Broker::place(uint32_t lane, std::vector<Ending>& expired, Now now) {
 // most kLanesPerRound without success in one turn, continuing there in the next.
 void Broker::dispatch(Now now, Out& out) {
   if (draining_) return;
-  for (const auto& [session, index] : worker_sessions_)
-    if (workers_[index].free_is_old) hold_resources(workers_[index]);
   std::vector<Ending> expired;
   size_t blocked = 0;
   auto it = round_unfinished_ ? lanes_.heads().upper_bound(cursor_) : lanes_.heads().begin();

@@ -6,7 +6,7 @@
 
 namespace dray::broker {
 namespace {
-constexpr size_t kCrashTextMax = 200;  // what is kept of a requeued task's text is not much longer
+constexpr size_t kLostTextMax = 200;  // what is kept of a requeued task's text is not much longer
 
 TaskState count_end(BrokerCounters& c, TaskState state) {
   switch (state) {
@@ -243,7 +243,7 @@ void Broker::on_results(uint32_t index, const Results& m, Now now, Out& out) {
         fail_attempt(h, Errc::time_limit, std::move(bytes), row.exec_us, now, ends, back);
         break;
       case Verdict::crashed:  // not its handler's word: it may not be the task's fault
-        lose_lease(h, std::string(bytes.view().substr(0, kCrashTextMax)), now, ends, back);
+        lose_lease(h, std::string(bytes.view().substr(0, kLostTextMax)), now, ends, back);
         break;
     }
   }

@@ -91,12 +91,14 @@ Status Broker::check_catalog(const TaskSpec& o) const {
   if (known.count(o.handler) == 0)
     return make_error(Errc::unknown_handler, "no worker has ever announced handler '" + o.handler +
                                                  "'; known: " + list_some(known));
-  std::string missing = ledger_.catalog_resources().first_missing(ResourceVec(o.resources));
+  const ResourceVec& most = ledger_.catalog_resources();
+  const std::string missing = first_excess(request_of(o), most);
   if (missing.empty()) return {};
-  return make_error(
-      Errc::infeasible,
-      "no worker has ever offered that much of resource '" + missing +
-          "' (largest seen: " + print_amount(ledger_.catalog_resources().get(missing)) + ")");
+  const std::string seen =
+      print_amount(most.get(missing)) + (missing == "gpu_memory" ? " MiB on one device" : "");
+  const char* next = missing.starts_with("gpu") ? "; see: dray gpus" : "";
+  return make_error(Errc::infeasible, "no worker has ever offered that much of resource '" +
+                                          missing + "' (largest seen: " + seen + ")" + next);
 }
 
 // State of an id that is not fresh; `unknown` with code ok means: fresh, accept it.

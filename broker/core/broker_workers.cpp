@@ -28,8 +28,6 @@ void Broker::on_attach(SessionId from, const Envelope& e, const Attach& m, Now n
   w.credit.on_granted(e.granted);
   w.draining = m.draining;
   w.handlers = {m.handlers.begin(), m.handlers.end()};
-  w.labels = {m.labels.begin(), m.labels.end()};
-  w.capacity = ResourceVec(m.resources);
   w.slots = std::max<uint32_t>(m.slots, 1);
   w.expire_at = kNever;
   w.have.clear();
@@ -39,7 +37,7 @@ void Broker::on_attach(SessionId from, const Envelope& e, const Attach& m, Now n
   ++placement_gen_;
   for (Handle h = w.head; h != kNil && !DRAY_MUTANT(sent_no_survives); h = ledger_.tasks()[h].next)
     ledger_.tasks()[h].sent_no = 0;
-  hold_resources(w);
+  take_node(w, CapacityNews{m.devices, m.resources, {}, m.labels, 0}, out);
   // Another life of the same worker: names are unique (the worker locks its), so that one is gone.
   for (uint32_t other = 0; other < workers_.size(); ++other)
     if (other != index && ledger_.holder(other).name == session.name &&
@@ -48,7 +46,7 @@ void Broker::on_attach(SessionId from, const Envelope& e, const Attach& m, Now n
   CatalogRec news;
   for (const auto& h : m.handlers)
     if (ledger_.catalog_handlers().count(h) == 0) news.handlers.push_back(h);
-  if (!ledger_.catalog_resources().fits(w.capacity)) news.resources = m.resources;
+  note_largest(w, news);
   if (!news.handlers.empty() || !news.resources.empty()) commit(news, {}, out);
   // SYNC makes the worker list what it holds; what it does not hold is placed again.
   out.now.push_back({from, 0, 0, 0, Sync{0}, {}, 0});

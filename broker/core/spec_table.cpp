@@ -4,6 +4,7 @@
 
 #include "broker/core/fingerprint.h"
 #include "common/base/assert.h"
+#include "common/resources/advertised.h"
 
 namespace dray::broker {
 namespace {
@@ -66,12 +67,17 @@ uint32_t SpecTable::queue_index(const std::string& name) {
 }
 
 uint32_t SpecTable::class_index(const TaskSpec& options) {
-  TaskClass c{options.handler, ResourceVec(options.resources), options.labels};
-  std::sort(c.labels.begin(), c.labels.end());
-  std::string key = c.handler;
-  for (const auto& [name, units] : c.resources.amounts())
-    key += '\x01' + name + '\x02' + std::to_string(units);
-  for (const auto& label : c.labels) key += '\x03' + label;
+  TaskClass c{options.handler, request_of(options), false, false};
+  std::string key = c.handler + '\x01' + static_cast<char>('0' + options.strategy);
+  for (Variant& v : c.request.variants) {
+    std::sort(v.labels.begin(), v.labels.end());
+    c.has_devices = c.has_devices || v.device_count() > 0;
+    c.has_needs = c.has_needs || c.has_devices || !v.pools.empty();
+    key += '\x04' + std::to_string(v.gpus) + '\x05' + std::to_string(v.gpu_memory_mib);
+    for (const auto& [name, units] : v.pools.amounts())
+      key += '\x01' + name + '\x02' + std::to_string(units);
+    for (const auto& label : v.labels) key += '\x03' + label;
+  }
   auto [it, fresh] = class_by_key_.emplace(std::move(key), static_cast<uint32_t>(classes_.size()));
   if (fresh) classes_.push_back(std::move(c));
   return it->second;

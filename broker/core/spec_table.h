@@ -9,7 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "common/resources/resources.h"
+#include "common/resources/request.h"
 #include "common/wire/spec.h"
 
 namespace dray::broker {
@@ -25,8 +25,9 @@ struct Spec {
 // What a worker must offer. Tasks of one class are interchangeable for placement.
 struct TaskClass {
   std::string handler;
-  ResourceVec resources;
-  std::vector<std::string> labels;
+  Request request;
+  bool has_needs = false;  // of pools or devices; else a lease takes nothing
+  bool has_devices = false;
 };
 
 struct LaneKey {

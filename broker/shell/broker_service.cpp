@@ -36,6 +36,7 @@ HostOptions host_options(const Config& c, uint64_t epoch) {
   o.link.beat = c.duration("broker.beat_interval");
   o.link.liveness = c.duration("broker.lease_ttl");
   o.listen = {{0, c.text("broker.endpoint")}};
+  if (c.boolean("balancer.enabled")) o.dial = {{1, c.text("balancer.endpoint"), Role::balancer}};
   o.drain_timeout = 10s;
   return o;
 }

@@ -21,17 +21,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-struct MixedBench {
+struct MixedBench : BatchLoad {
   std::vector<double> loads{0.2, 0.5};
   double seconds = 15;
   double warm_s = 5;
-  Millis deadline{150};
-  std::string handler = "bench.cost";
   std::string plot;
-  uint64_t seed = 1;
   uint32_t backlog = 2048;  // tasks open for each replica
-  double base_ms = 8, item_ms = 0.25;  // what a batch costs: base + item * n
-  uint32_t batch = 128;
 };
 
 // Keeps so many tasks open until it ends; then waits for them.
@@ -109,13 +104,7 @@ class Backlog {
 void sleep_s(double s) { std::this_thread::sleep_for(std::chrono::duration<double>(s)); }
 
 OpenTally calls(Client& client, const MixedBench& b, double rate, double seconds) {
-  OpenLoad load;
-  load.call.handler = b.handler;
-  load.call.options.deadline = b.deadline;
-  load.call.duration = std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
-  load.rate = rate;
-  load.seed = b.seed;
-  return run_open(client, load);
+  return run_open(client, b.open(rate, seconds));
 }
 
 double ms_of(const OpenTally& t, double p) {
@@ -127,8 +116,7 @@ double share_of(uint64_t part, uint64_t all) {
 
 Json run_load(Context& context, Client& client, const MixedBench& b, double load, double replicas,
               double queued_only) {
-  const double capacity = b.batch / (b.base_ms + b.item_ms * b.batch) * 1000 * replicas;
-  const double rate = load * capacity;
+  const double rate = load * b.capacity(replicas);
   calls(client, b, rate, std::min(b.warm_s, 2.0));  // the cost is learnt
   const OpenTally alone = calls(client, b, rate, b.seconds / 2);
   Backlog backlog(context, b, static_cast<uint32_t>(b.backlog * replicas));
@@ -195,12 +183,7 @@ void print_people(const Json& doc) {
 }
 
 int bench_mixed(Context& context, const MixedBench& b) {
-  double replicas = 0;
-  for (const auto& d : fetch_deployments(context, b.handler))
-    replicas = std::max(replicas, number_of(d, "replicas"));
-  if (replicas == 0)
-    throw Failure{kRejected, "no worker offers " + b.handler + " now",
-                  "who is there: dray workers"};
+  const double replicas = replicas_of(context, b.handler);
   ClientOptions options;
   options.endpoint = context.router_endpoint();
   options.name = "bench";
@@ -252,17 +235,9 @@ void add_bench_mixed(CLI::App& bench, Context& context) {
       ->check(CLI::Range(0.1, 3600.0));
   cmd->add_option("--warm", b->warm_s, "Seconds before each of them (default: 5)")
       ->check(CLI::Range(0.0, 600.0));
-  add_duration(*cmd, "--deadline", b->deadline, "Of every call (default: 150ms)");
-  cmd->add_option("--handler", b->handler, "What to run (default: bench.cost)");
+  add_batch_load(*cmd, *b);
   cmd->add_option("--backlog", b->backlog, "Tasks open for each replica (default: 2048)")
       ->check(CLI::Range(256, 1'000'000));
-  cmd->add_option("--base-ms", b->base_ms, "What a batch costs (default: 8)")
-      ->check(CLI::Range(0.0, 1e6));
-  cmd->add_option("--item-ms", b->item_ms, "And each item in it (default: 0.25)")
-      ->check(CLI::Range(0.0001, 1e6));
-  cmd->add_option("--batch", b->batch, "Largest batch (default: 128)")
-      ->check(CLI::Range(1, 65'535));
-  cmd->add_option("--seed", b->seed, "Of the arrivals (default: 1)");
   cmd->add_option("--plot", b->plot, "Write an SVG plot")->type_name("FILE");
   cmd->callback(
       [&context, b] { context.action = [&context, b] { return bench_mixed(context, *b); }; });

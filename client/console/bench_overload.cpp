@@ -19,15 +19,10 @@
 namespace dray::console {
 namespace {
 
-struct OverloadBench {
+struct OverloadBench : BatchLoad {
   std::vector<double> loads{0.5, 1.1, 1.5, 3};
   double seconds = 10;
-  Millis deadline{150};
-  std::string handler = "bench.cost";
   std::string plot;
-  uint64_t seed = 1;
-  double base_ms = 8, item_ms = 0.25;  // what a batch costs: base + item * n
-  uint32_t batch = 128;
 };
 
 constexpr double kProbeRate = 50;
@@ -59,18 +54,9 @@ class RouterMemory {
   std::thread thread_;
 };
 
-OpenLoad load_of(const OverloadBench& b, double rate, double seconds) {
-  OpenLoad load;
-  load.call.handler = b.handler;
-  load.call.options.deadline = b.deadline;
-  load.call.duration = std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
-  load.rate = rate;
-  return load;
-}
-
 // A few calls per second, evenly spaced.
 OpenTally probe(Client& client, const OverloadBench& b) {
-  OpenLoad load = load_of(b, kProbeRate, kProbeSeconds);
+  OpenLoad load = b.open(kProbeRate, kProbeSeconds);
   load.even = true;
   return run_open(client, load);
 }
@@ -107,8 +93,7 @@ Json counts_json(const OpenTally& t) {
 }
 
 Json run_load(Client& client, const OverloadBench& b, double x, double capacity) {
-  OpenLoad load = load_of(b, x * capacity, b.seconds);
-  load.seed = b.seed;
+  OpenLoad load = b.open(x * capacity, b.seconds);
   const OpenTally t = run_open(client, load);
   const double share =
       t.offered ? static_cast<double>(t.in_time) / static_cast<double>(t.offered) : 0;
@@ -174,26 +159,16 @@ void print_people(const Json& doc) {
   std::fputs(table.text().c_str(), stdout);
 }
 
-double replicas_of(Context& context, const std::string& handler) {
-  double replicas = 0;
-  // Several routers know the same replicas.
-  for (const auto& d : fetch_deployments(context, handler))
-    replicas = std::max(replicas, number_of(d, "replicas"));
-  if (replicas > 0) return replicas;
-  throw Failure{kRejected, "no worker offers " + handler + " now", "who is there: dray workers"};
-}
-
 int bench_overload(Context& context, const OverloadBench& b) {
   const double replicas = replicas_of(context, b.handler);
-  const double n = b.batch;
-  const double capacity = n / (b.base_ms + b.item_ms * n) * 1000 * replicas;
+  const double capacity = b.capacity(replicas);
   const std::string dir = context.endpoint.empty() ? ClusterDir(context.dir).short_path() : "";
   ClientOptions options;
   options.endpoint = context.router_endpoint();
   options.name = "bench";
   Client client = need(Client::connect(options));
   // The line of costs is learnt from the first batches.
-  OpenLoad warm = load_of(b, capacity * 0.5, std::min(b.seconds, 2.0));
+  OpenLoad warm = b.open(capacity * 0.5, std::min(b.seconds, 2.0));
   const OpenTally warmed = run_open(client, warm);
   if (warmed.calls.replies() == 0 && warmed.calls.first_bad)
     throw to_failure(b.handler, *warmed.calls.first_bad);
@@ -241,15 +216,7 @@ void add_bench_overload(CLI::App& bench, Context& context) {
       ->check(CLI::Range(0.01, 100.0));
   cmd->add_option("--seconds", b->seconds, "Length of each flood (default: 10)")
       ->check(CLI::Range(0.1, 3600.0));
-  add_duration(*cmd, "--deadline", b->deadline, "Of every call (default: 150ms)");
-  cmd->add_option("--handler", b->handler, "What to call (default: bench.cost)");
-  cmd->add_option("--base-ms", b->base_ms, "What a batch costs (default: 8)")
-      ->check(CLI::Range(0.0, 1e6));
-  cmd->add_option("--item-ms", b->item_ms, "And each item in it (default: 0.25)")
-      ->check(CLI::Range(0.0001, 1e6));
-  cmd->add_option("--batch", b->batch, "Largest batch (default: 128)")
-      ->check(CLI::Range(1, 65'535));
-  cmd->add_option("--seed", b->seed, "Of the arrivals (default: 1)");
+  add_batch_load(*cmd, *b);
   cmd->add_option("--plot", b->plot, "Write an SVG plot")->type_name("FILE");
   cmd->callback(
       [&context, b] { context.action = [&context, b] { return bench_overload(context, *b); }; });

@@ -12,6 +12,7 @@ struct UpOptions {
   bool tcp = false;
   bool detach = false;
   bool test_handlers = false;
+  std::string fake_gpus;  // of each worker: "2x24GiB"
   std::vector<std::string> sets;
 };
 int up(Context& context, const UpOptions& options);

@@ -159,7 +159,7 @@ std::vector<RouterAddress> ClusterDir::routers() const {
 std::vector<ServiceAddress> ClusterDir::services(const Config& config,
                                                  const UpSettings& settings) const {
   std::vector<ServiceAddress> list;
-  for (const char* name : {"broker", "aggregator", "router"})
+  for (const char* name : {"broker", "aggregator", "balancer", "router"})
     list.push_back({name, config.text(std::string(name) + ".http")});
   // The address depends on the name: {name} was replaced by this process's own.
   const auto add = [&](const std::string& name, const std::string& service) {

@@ -14,10 +14,13 @@ namespace dray::console {
 
 void add_cluster_commands(CLI::App& app, Context& context);  // up, down
 void add_look_commands(CLI::App& app, Context& context);  // status, workers, queues, drain
+void add_gpu_command(CLI::App& app, Context& context);  // gpus
 void add_run_commands(CLI::App& app, Context& context);  // submit, wait, result
 void add_task_commands(CLI::App& app, Context& context);  // tasks, task, cancel, retry, dlq
 void add_call_commands(CLI::App& app, Context& context);  // call
 void add_deployment_commands(CLI::App& app, Context& context);  // deployments, latency
+void add_deploy_commands(CLI::App& app, Context& context);  // deploy, scale, rollback, ...
+void add_autoscale_command(CLI::App& app, Context& context);  // autoscale
 void add_top_command(CLI::App& app, Context& context);  // top
 void add_meta_commands(CLI::App& app, Context& context);  // config, version, completion
 

@@ -25,13 +25,18 @@ void add_cluster_commands(CLI::App& app, Context& context) {
       });
   start->add_flag("--allow-test-handlers", o->test_handlers,
                   "Workers also load handlers that crash and hang on request");
+  start
+      ->add_option("--fake-gpus", o->fake_gpus,
+                   "GPUs that are not there for each worker, such as 2x24GiB: to try placement")
+      ->type_name("SPEC");
   start->footer(
       "Lasting settings: dray.toml in the folder. Several clusters run side by side in several\n"
       "folders. --timeout limits the start (default here: 30s).\n\n"
       "Examples:\n"
       "  dray up\n"
       "  dray up --dir /tmp/c2 --workers 4 --detach --set broker.lease_ttl=5s\n"
-      "  dray up --routers 2 --detach         calls survive the loss of a router\n");
+      "  dray up --routers 2 --detach         calls survive the loss of a router\n"
+      "  dray up --fake-gpus 2x24GiB -d       then: dray gpus\n");
   start->callback([&context, o] { context.action = [&context, o] { return up(context, *o); }; });
 
   auto* stop = app.add_subcommand("down", "Stop the cluster; accepted tasks stay on disk");

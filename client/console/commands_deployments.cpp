@@ -92,10 +92,64 @@ void print_details(const Json& d) {
   if (!table.empty()) std::fputs(table.text().c_str(), stdout);
 }
 
+// What the balancer keeps; empty without one.
+Json fetch_goals(Context& context) {
+  const auto text = context.client().admin("balancer", "deployments", {}, context.timeout);
+  if (!text) return Json::array();
+  return parse_json(*text).value("deployments", Json::array());
+}
+
+void print_goals(const Json& goals) {
+  Table table({"DEPLOYMENT", "STATE", "VERSION", "READY", "NODES", "HANDLERS", "CALLS/S", "BUSY",
+               "TROUBLE"});
+  const auto joined = [](const Json& list) {
+    std::string out;
+    for (const auto& item : list)
+      out += (out.empty() ? "" : ",") + (item.is_string() ? item.get<std::string>() : item.dump());
+    return out.size() > 40 ? out.substr(0, 37) + "..." : out;
+  };
+  for (const auto& d : goals) {
+    const Json load = part_of(d, "load");
+    char rate[32];
+    std::snprintf(rate, sizeof rate, "%.1f", number_of(load, "replies_per_s"));
+    table.add(
+        {cell(d, "name"), cell(d, "state"), cell(d, "version"),
+         cell(d, "ready") + "/" + cell(d, "desired") + (d.value("autoscale", false) ? " auto" : ""),
+         joined(d.value("nodes", Json::array())), joined(d.value("handlers", Json::array())), rate,
+         std::to_string(count_of(load, "ongoing") + count_of(load, "waiting")),
+         printable(cell(d, "trouble"), 60)});
+  }
+  std::fputs(table.text().c_str(), stdout);
+}
+
 int deployments(Context& context, const std::string& name) {
-  const Json list = fetch_deployments(context, name);
-  if (context.json()) return print_json(list), kOk;
-  if (list.empty()) return std::fputs(kNothing, stdout), kOk;
+  Json goals = Json::array();
+  for (const auto& d : fetch_goals(context)) {
+    const Json handlers = d.value("handlers", Json::array());
+    const bool has = std::find(handlers.begin(), handlers.end(), Json(name)) != handlers.end();
+    if (name.empty() || cell(d, "name") == name || has) goals.push_back(d);
+  }
+  const bool is_goal = !name.empty() && !goals.empty();
+  Json list = Json::array();
+  // The name of a deployment is not the name of a handler; then its handlers are shown.
+  for (const auto& h : fetch_deployments(context, is_goal ? "" : name)) {
+    const bool shown = std::any_of(goals.begin(), goals.end(), [&](const Json& d) {
+      const Json handlers = d.value("handlers", Json::array());
+      return std::find(handlers.begin(), handlers.end(), Json(cell(h, "name"))) != handlers.end();
+    });
+    if (!is_goal || (shown && (cell(h, "name") == name || cell(goals[0], "name") == name)))
+      list.push_back(h);
+  }
+  if (context.json()) {
+    for (auto& row : list)
+      for (const auto& d : goals)
+        for (const auto& h : d.value("handlers", Json::array()))
+          if (h == row["name"]) row["deployment"] = d;
+    return print_json(list), kOk;
+  }
+  if (!goals.empty()) print_goals(goals);
+  if (list.empty()) return goals.empty() ? std::fputs(kNothing, stdout) : 0, kOk;
+  if (!goals.empty()) std::printf("\n");
   print_table(context, list);
   if (!name.empty())
     for (const auto& d : list) print_details(d);

@@ -13,6 +13,7 @@
 
 #include "client/console/commands.h"
 #include "client/console/outcome.h"
+#include "common/resources/request.h"
 
 namespace dray::console {
 namespace {
@@ -24,6 +25,7 @@ constexpr size_t kShownFailures = 10;
 
 struct SubmitOptions {
   std::string handler, payload, id;
+  std::string gpus, gpu_memory, strategy;
   std::vector<std::string> resources;
   TaskOptions task;
   uint64_t count = 1;
@@ -47,17 +49,28 @@ std::string read_all(std::istream& in, const std::string& name) {
   return bytes;
 }
 
-void set_resources(const std::vector<std::string>& given, TaskOptions& task) {
-  for (const auto& text : given) {
-    const size_t equals = text.find('=');
-    char* end = nullptr;
-    const double amount =
-        equals == std::string::npos ? -1 : std::strtod(text.c_str() + equals + 1, &end);
-    if (equals == 0 || !(amount > 0) || end == nullptr || *end != '\0')
-      throw Failure{kUsage, "'" + printable(text, 60) + "' is no resource such as cpu=1 or gpu=0.5",
+// Checked here, before anybody is asked.
+void set_needs(const SubmitOptions& o, TaskOptions& task) {
+  VariantText text{o.gpus, o.gpu_memory, {}, task.labels};
+  for (const auto& given : o.resources) {
+    const size_t equals = given.find('=');
+    if (equals == 0 || equals == std::string::npos)
+      throw Failure{kUsage,
+                    "'" + printable(given, 60) + "' is no resource such as cpu=1 or step_slot=0.5",
                     "see: dray submit --help"};
-    task.resources[text.substr(0, equals)] = amount;
+    text.resources.emplace_back(given.substr(0, equals), given.substr(equals + 1));
   }
+  const auto request = parse_request({text}, o.strategy);
+  if (!request) throw Failure{kUsage, request.error().detail, "see: dray submit --help"};
+  const Variant& v = request->variants[0];
+  for (const auto& [name, amount] : text.resources) {
+    if (v.pools.get(name) == 0)
+      throw Failure{kUsage, "resources." + name + ": must be more than 0", "leave it out"};
+    task.resources[name] = static_cast<double>(v.pools.get(name)) / kResourceUnit;
+  }
+  task.gpus = static_cast<double>(v.gpus) / kResourceUnit;
+  task.gpu_memory_mib = v.gpu_memory_mib;
+  task.strategy = static_cast<GpuStrategy>(request->strategy);
 }
 
 int submit_one(Context& context, const SubmitOptions& o, const std::string& payload) {
@@ -194,7 +207,7 @@ int submit_bulk(Context& context, const SubmitOptions& o, const std::string& pay
 
 int submit(Context& context, SubmitOptions o) {
   const std::string payload = payload_of(o.payload);
-  set_resources(o.resources, o.task);
+  set_needs(o, o.task);
   if (!o.id.empty()) o.task.id = parse_id(o.id);
   if (!o.id.empty() && o.count > 1)
     throw Failure{kUsage, "--id names one task and --count makes several", "leave one of them out"};
@@ -286,6 +299,12 @@ void add_submit(CLI::App& app, Context& context) {
   cmd->add_option("--max-lost", t.max_lost, "Attempts whose worker may vanish (default: 3)")
       ->check(CLI::Range(1, 1000));
   add_duration(*cmd, "--backoff", t.backoff, "Base of the wait before a retry (default: 1s)");
+  cmd->add_option("--gpus", o->gpus, "GPUs: 0.5 is half of one, 2.5 two whole and half of a third")
+      ->type_name("AMOUNT");
+  cmd->add_option("--gpu-memory", o->gpu_memory, "Memory on each GPU it uses, such as 8GiB")
+      ->type_name("SIZE");
+  cmd->add_option("--strategy", o->strategy,
+                  "pack, spread or strict choice of GPUs (default: pack)");
   cmd->add_option("--resource", o->resources, "Needs, such as cpu=1")
       ->type_name("NAME=AMOUNT")
       ->allow_extra_args(false);
@@ -303,7 +322,9 @@ void add_submit(CLI::App& app, Context& context) {
       "Examples:\n"
       "  dray submit echo hello --wait\n"
       "  dray submit text.hash_embed @input.bin --wait --raw > vectors.bin\n"
-      "  dray submit sleep 100 --count 1000 --wait\n");
+      "  dray submit sleep 100 --count 1000 --wait\n"
+      "  dray submit sleep 100 --gpus 0.5 --gpu-memory 8GiB --resource step_a_slot=1 --label "
+      "node:a\n");
   cmd->callback([&context, o] { context.action = [&context, o] { return submit(context, *o); }; });
 }
 

@@ -99,4 +99,12 @@ std::string latency_bar(const Json& latency, double longest_us) {
   return bar;
 }
 
+double replicas_of(Context& context, const std::string& handler) {
+  double replicas = 0;
+  for (const auto& d : fetch_deployments(context, handler))
+    replicas = std::max(replicas, number_of(d, "replicas"));
+  if (replicas > 0) return replicas;
+  throw Failure{kRejected, "no worker offers " + handler + " now", "who is there: dray workers"};
+}
+
 }  // namespace dray::console

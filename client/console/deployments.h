@@ -9,6 +9,9 @@ namespace dray::console {
 // a name that nobody knows, kNoCluster when no router answers.
 Json fetch_deployments(Context& context, const std::string& name);
 
+// Of the router that knows the most: several know the same ones. Throws Failure if there are none.
+double replicas_of(Context& context, const std::string& handler);
+
 // A member that is a number, else 0.
 double number_of(const Json& object, const char* key);
 uint64_t count_of(const Json& object, const char* key);

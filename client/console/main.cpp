@@ -37,6 +37,7 @@ constexpr const char* kFooter =
     "  dray submit echo hello --wait        run a task and print its result\n"
     "  dray call echo hello --trace         call one and see where the time goes\n"
     "  dray status                          is everything well?\n"
+    "  dray gpus                            which GPUs are there, and what is taken of them?\n"
     "  dray task explain ID                 why does it not run?\n";
 
 void add_global_options(CLI::App& app, Context& context) {
@@ -85,9 +86,12 @@ int parse_and_run(int argc, char** argv) {
   add_cluster_commands(app, context);
   add_run_commands(app, context);
   add_look_commands(app, context);
+  add_gpu_command(app, context);
   add_task_commands(app, context);
   add_call_commands(app, context);
   add_deployment_commands(app, context);
+  add_deploy_commands(app, context);
+  add_autoscale_command(app, context);
   add_top_command(app, context);
   add_bench_commands(app, context);
   add_meta_commands(app, context);

@@ -3,11 +3,14 @@
 
 #include <time.h>
 
+#include <CLI/CLI.hpp>
 #include <cmath>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <random>
+
+#include "client/console/commands.h"
 
 namespace dray::console {
 namespace {
@@ -79,6 +82,28 @@ OpenTally run_open(Client& client, const OpenLoad& load) {
   tally.calls.seconds = std::chrono::duration<double>(Clock::now() - ledger->start).count();
   tally.lag_p99_ms = static_cast<double>(percentile(std::move(lags), 0.99)) / 1e6;
   return tally;
+}
+
+OpenLoad BatchLoad::open(double rate, double seconds) const {
+  OpenLoad load;
+  load.call.handler = handler;
+  load.call.options.deadline = deadline;
+  load.call.duration = std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
+  load.rate = rate;
+  load.seed = seed;
+  return load;
+}
+
+void add_batch_load(CLI::App& command, BatchLoad& load) {
+  add_duration(command, "--deadline", load.deadline, "Of every call (default: 150ms)");
+  command.add_option("--handler", load.handler, "What to run (default: bench.cost)");
+  command.add_option("--base-ms", load.base_ms, "What a batch costs (default: 8)")
+      ->check(CLI::Range(0.0, 1e6));
+  command.add_option("--item-ms", load.item_ms, "And each item in it (default: 0.25)")
+      ->check(CLI::Range(0.0001, 1e6));
+  command.add_option("--batch", load.batch, "Largest batch (default: 128)")
+      ->check(CLI::Range(1, 65'535));
+  command.add_option("--seed", load.seed, "Of the arrivals (default: 1)");
 }
 
 }  // namespace dray::console

@@ -3,6 +3,10 @@
 
 #include "client/console/call_load.h"
 
+namespace CLI {
+class App;
+}
+
 namespace dray::console {
 
 struct OpenLoad {
@@ -11,6 +15,21 @@ struct OpenLoad {
   bool even = false;  // equal gaps instead of exponential ones (Poisson)
   uint64_t seed = 1;
 };
+
+// What both floods of a batch handler are made of.
+struct BatchLoad {
+  std::string handler = "bench.cost";
+  Millis deadline{150};
+  uint64_t seed = 1;
+  double base_ms = 8, item_ms = 0.25;  // what a batch costs: base + item * n
+  uint32_t batch = 128;
+
+  double capacity(double replicas) const {  // items a second
+    return batch / (base_ms + item_ms * batch) * 1000 * replicas;
+  }
+  OpenLoad open(double rate, double seconds) const;
+};
+void add_batch_load(CLI::App& command, BatchLoad& load);
 
 struct OpenTally {
   CallTally calls;

@@ -14,6 +14,7 @@
 #include "client/console/cluster.h"
 #include "client/console/procs.h"
 #include "client/console/routers.h"
+#include "common/gpu/fake_gpus.h"
 
 namespace dray::console {
 namespace fs = std::filesystem;
@@ -33,7 +34,8 @@ std::string programs_folder() {
   const std::string dir = given != nullptr && *given != '\0'
                               ? std::string(given)
                               : fs::read_symlink("/proc/self/exe", ec).parent_path().string();
-  for (const char* name : {"dray-broker", "dray-aggregator", "dray-router", "dray-worker"})
+  for (const char* name :
+       {"dray-broker", "dray-aggregator", "dray-balancer", "dray-router", "dray-worker"})
     if (::access((dir + "/" + name).c_str(), X_OK) != 0)
       throw Failure{kUsage, "there is no program " + dir + "/" + name,
                     "build it (scripts/build) or set DRAY_BIN to the folder of the programs"};
@@ -244,6 +246,11 @@ int up(Context& context, const UpOptions& options) {
   const ClusterDir dir(context.dir);
   UpSettings settings{options.workers, options.sets, {}};
   if (options.test_handlers) settings.sets.push_back("worker.allow_test_handlers=true");
+  if (!options.fake_gpus.empty()) {
+    if (auto fake = gpu::parse_fake_gpus(options.fake_gpus, "worker"); !fake)
+      throw Failure{kUsage, fake.error().detail, "see: dray up --help"};
+    settings.sets.push_back("worker.gpus=fake:" + options.fake_gpus);
+  }
   if (options.routers > 1 || options.tcp) settings.routers = plan_routers(dir, options);
   const std::string programs = programs_folder();
   const Config config = dir.config(settings.all_sets());

@@ -77,7 +77,7 @@ Expected<GroupProgress> ask_group(ClientImpl& impl, Id id, bool push, Millis tim
 }
 
 Role role_from(std::string_view target) {
-  for (Role r : {Role::router, Role::broker, Role::aggregator})
+  for (Role r : {Role::router, Role::broker, Role::aggregator, Role::balancer})
     if (role_name(r) == target) return r;
   return Role{};
 }
@@ -354,7 +354,7 @@ Expected<std::string> Client::admin(std::string_view target, std::string_view ve
                                     const Args& args, Millis timeout) {
   Role role = role_from(target);
   if (role == Role{})
-    return fault(Code::bad_argument, "admin target is router, broker or aggregator");
+    return fault(Code::bad_argument, "admin target is router, broker, aggregator or balancer");
   Doc doc{Doc::Object{}};
   for (const auto& [key, value] : args)
     std::visit([&doc, &name = key](const auto& v) { doc.set(name, to_arg(v)); }, value);

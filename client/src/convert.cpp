@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "common/resources/advertised.h"
+
 namespace dray {
 
 static_assert(static_cast<int>(Code::no_space) == static_cast<int>(Errc::no_space));
@@ -47,6 +49,23 @@ Expected<uint64_t> to_units(const std::string& name, double amount) {
   return static_cast<uint64_t>(units);
 }
 
+Expected<NeedInfo> to_need(const TaskNeeds& needs) {
+  NeedInfo need;
+  if (needs.gpus != 0) {
+    auto units = to_units("gpus", needs.gpus);
+    if (!units) return units.error();
+    need.gpus = *units;
+  }
+  need.gpu_memory_mib = needs.gpu_memory_mib;
+  for (const auto& [name, amount] : needs.resources) {
+    auto units = to_units(name, amount);
+    if (!units) return units.error();
+    need.pools.emplace_back(name, *units);
+  }
+  need.labels = needs.labels;
+  return need;
+}
+
 // A negative duration becomes one that no check lets pass.
 uint64_t to_ms(Millis d) { return d.count() < 0 ? UINT64_MAX : static_cast<uint64_t>(d.count()); }
 
@@ -64,15 +83,22 @@ Expected<std::string> make_spec(std::string_view handler, const TaskOptions& o) 
   s.max_lost = o.max_lost;
   s.backoff_base_ms = to_ms(o.backoff);
   s.backoff_cap_ms = to_ms(o.backoff_cap);
-  for (const auto& [name, amount] : o.resources) {
-    auto units = to_units(name, amount);
-    if (!units) return units.error();
-    s.resources.emplace_back(name, *units);
-  }
+  auto first = to_need({o.gpus, o.gpu_memory_mib, o.resources, o.labels});
+  if (!first) return first.error();
+  s.gpus = first->gpus;
+  s.gpu_memory_mib = first->gpu_memory_mib;
+  s.resources = std::move(first->pools);
   s.labels = o.labels;
+  s.strategy = static_cast<uint8_t>(o.strategy);
+  for (const TaskNeeds& needs : o.variants) {
+    auto need = to_need(needs);
+    if (!need) return need.error();
+    s.variants.push_back(encode_need(*need));
+  }
   s.result_ttl_ms = to_ms(o.result_ttl);
   s.header = o.header;
   if (Status status = check_spec(s); !status) return to_public(status.error());
+  if (Status status = check_request(request_of(s)); !status) return to_public(status.error());
   return encode_spec(s);
 }
 

@@ -18,6 +18,11 @@
   X(pause_ignored, "tasks of a paused queue start")                                             \
   X(changed_outside_apply, "state is changed besides the journal")                              \
   X(ack_one_more, "RESULTS_ACK covers a result that never came")                                \
+  X(lease_keeps_devices, "a lease that ends gives no devices back")                             \
+  X(capacity_ignored, "the broker does not hear CAPACITY")                                      \
+  X(loss_not_reported, "a task whose GPU was lost goes on")                                     \
+  X(grant_kept, "a worker gives nothing back when a task ends")                                 \
+  X(revoked_gives_devices, "a revoked task gives its GPU back while it still runs")             \
   X(no_resume_window, "leases are lost at once when the broker restarts")                       \
   X(reset_loses_leases, "leases are lost at once when a connection breaks")                     \
   X(sent_no_survives, "positions in the old session are used in the new one")                   \
@@ -87,6 +92,9 @@
   X(hedge_budget_ignored, "calls are hedged beyond the budget")                                 \
   X(worker_ongoing_ignored, "a worker starts more batches than max_ongoing")                    \
   X(worker_leaves_early, "a worker leaves while calls run")                                     \
+  X(shared_place_taken, "a batch of calls starts though tasks have the place")                  \
+  X(piece_beside_calls, "tasks start though calls have the place")                              \
+  X(share_end_untold, "routers do not hear that tasks are no longer in the way")                \
   X(repeated_run_taken, "a worker takes a RUN that came before")                                \
   X(parted_call_repeated, "a client repeats a call after parts of its reply were told")         \
   X(repeats_without_budget, "a client repeats calls beyond its budget")                         \

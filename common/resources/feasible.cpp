@@ -9,20 +9,20 @@
 namespace dray {
 namespace {
 
-std::optional<Refusal> shortage(Shortage code, std::string name, uint64_t need, uint64_t most,
-                                uint64_t beside = 0) {
-  return Refusal{code, std::move(name), need, most, beside, true};
+std::optional<PlacementRefusal> shortage(Shortage code, std::string name, uint64_t need,
+                                         uint64_t most, uint64_t beside = 0) {
+  return PlacementRefusal{code, std::move(name), need, most, beside, true};
 }
 
-std::optional<Refusal> label_shortage(const NodeState& node, const Variant& need) {
+std::optional<PlacementRefusal> label_shortage(const NodeState& node, const Variant& need) {
   for (const std::string& label : need.labels)
     if (!std::binary_search(node.labels.begin(), node.labels.end(), label))
       return shortage(Shortage::label, label, 0, 0);
   return std::nullopt;
 }
 
-std::optional<Refusal> pool_shortage(const NodeState& node, const Variant& need,
-                                     Occupancy occupancy) {
+std::optional<PlacementRefusal> pool_shortage(const NodeState& node, const Variant& need,
+                                              Occupancy occupancy) {
   for (const auto& [name, units] : need.pools.amounts()) {
     const PoolState* pool = node.find_pool(name);
     uint64_t have = 0;
@@ -53,7 +53,8 @@ Counts count(const std::vector<DeviceFree>& free, const Variant& need) {
   return c;
 }
 
-std::optional<Refusal> gpu_shortage(const std::vector<DeviceFree>& free, const Variant& need) {
+std::optional<PlacementRefusal> gpu_shortage(const std::vector<DeviceFree>& free,
+                                             const Variant& need) {
   const uint64_t k = need.whole_devices();
   if (need.device_count() == 0) return std::nullopt;
   const Counts c = count(free, need);
@@ -106,8 +107,8 @@ std::vector<DeviceFree> free_of(const NodeState& node, Occupancy occupancy) {
   return free;
 }
 
-std::optional<Refusal> first_shortage(const NodeState& node, const Variant& need,
-                                      Occupancy occupancy) {
+std::optional<PlacementRefusal> first_shortage(const NodeState& node, const Variant& need,
+                                               Occupancy occupancy) {
   if (auto missing = label_shortage(node, need)) return missing;
   if (auto missing = pool_shortage(node, need, occupancy)) return missing;
   if (need.device_count() == 0) return std::nullopt;

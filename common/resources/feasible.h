@@ -13,8 +13,8 @@ namespace dray {
 enum class Occupancy : uint8_t { as_it_is, idle };
 
 // Empty if it fits; groups of devices (Strategy::strict) are not looked at.
-std::optional<Refusal> first_shortage(const NodeState& node, const Variant& need,
-                                      Occupancy occupancy);
+std::optional<PlacementRefusal> first_shortage(const NodeState& node, const Variant& need,
+                                               Occupancy occupancy);
 
 std::vector<DeviceFree> free_of(const NodeState& node, Occupancy occupancy);
 

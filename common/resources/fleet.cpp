@@ -27,7 +27,7 @@ Rank rank_of(const NodeState& node, size_t index, const Variant& need, Strategy 
 
 struct Best {
   std::optional<std::pair<Rank, NodeChoice>> choice;
-  std::optional<Refusal> closest;
+  std::optional<PlacementRefusal> closest;
 };
 
 Best best_node(std::span<const NodeState* const> nodes, const Request& request, size_t variant,
@@ -36,7 +36,7 @@ Best best_node(std::span<const NodeState* const> nodes, const Request& request, 
   const Variant& need = request.variants[variant];
   for (size_t i = 0; i < nodes.size(); ++i) {
     auto found = place_variant(*nodes[i], need, request.strategy, classes);
-    if (auto* refusal = std::get_if<Refusal>(&found)) {
+    if (auto* refusal = std::get_if<PlacementRefusal>(&found)) {
       if (!best.closest || best.closest->code < refusal->code) best.closest = std::move(*refusal);
       continue;
     }
@@ -79,17 +79,17 @@ std::vector<size_t> largest_first(std::span<const Request> members) {
 
 }  // namespace
 
-std::variant<NodeChoice, Refusal> choose_node(std::span<const NodeState* const> nodes,
-                                              const Request& request,
-                                              std::span<const RequestClass> classes) {
-  std::optional<Refusal> closest;
-  if (nodes.empty()) closest = Refusal{Shortage::no_node, {}, 0, 0, 0, true};
+std::variant<NodeChoice, PlacementRefusal> choose_node(std::span<const NodeState* const> nodes,
+                                                       const Request& request,
+                                                       std::span<const RequestClass> classes) {
+  std::optional<PlacementRefusal> closest;
+  if (nodes.empty()) closest = PlacementRefusal{Shortage::no_node, {}, 0, 0, 0, true};
   for (size_t v = 0; v < request.variants.size() && !nodes.empty(); ++v) {
     Best best = best_node(nodes, request, v, classes);
     if (best.choice) return std::move(best.choice->second);
     if (v == 0) closest = std::move(best.closest);
   }
-  return closest.value_or(Refusal{});
+  return closest.value_or(PlacementRefusal{});
 }
 
 std::variant<std::vector<NodeChoice>, GangRefusal> place_gang(
@@ -99,7 +99,8 @@ std::variant<std::vector<NodeChoice>, GangRefusal> place_gang(
   std::vector<NodeChoice> places(members.size());
   for (size_t member : largest_first(members)) {
     auto chosen = choose_node(tried.now(), members[member], classes);
-    if (auto* refusal = std::get_if<Refusal>(&chosen)) return GangRefusal{member, *refusal};
+    if (auto* refusal = std::get_if<PlacementRefusal>(&chosen))
+      return GangRefusal{member, *refusal};
     places[member] = std::get<NodeChoice>(chosen);
     tried.take(places[member], members[member]);
   }

@@ -25,13 +25,13 @@ struct NodeChoice {
 //   spread        most free GPU units; ties: lowest index.
 // A variant is tried on all nodes before the next one. Fails with the shortage of the node that
 // came closest (Shortage in its order), for the first variant. O(nodes x devices x classes).
-std::variant<NodeChoice, Refusal> choose_node(std::span<const NodeState* const> nodes,
-                                              const Request& request,
-                                              std::span<const RequestClass> classes);
+std::variant<NodeChoice, PlacementRefusal> choose_node(std::span<const NodeState* const> nodes,
+                                                       const Request& request,
+                                                       std::span<const RequestClass> classes);
 
 struct GangRefusal {
   size_t member = 0;  // index of the first request that found no place
-  Refusal refusal;
+  PlacementRefusal refusal;
   bool operator==(const GangRefusal&) const = default;
 };
 

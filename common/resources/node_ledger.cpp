@@ -67,11 +67,11 @@ bool is_forgotten(const DeviceState& d) {  // vanished, and nobody holds a part 
 
 }  // namespace
 
-std::variant<Grant, Refusal> NodeLedger::reserve(GrantId id, const Request& request,
-                                                 std::span<const RequestClass> classes) {
-  if (holds_.contains(id)) return Refusal{Shortage::duplicate_id, {}, 0, 0, 0, true};
+std::variant<Grant, PlacementRefusal> NodeLedger::reserve(GrantId id, const Request& request,
+                                                          std::span<const RequestClass> classes) {
+  if (holds_.contains(id)) return PlacementRefusal{Shortage::duplicate_id, {}, 0, 0, 0, true};
   auto placed = place(state_, request, classes);
-  if (auto* refusal = std::get_if<Refusal>(&placed)) {
+  if (auto* refusal = std::get_if<PlacementRefusal>(&placed)) {
     refusal->is_possible_when_idle = could_serve_when_idle(state_, request);
     return std::move(*refusal);
   }

@@ -42,8 +42,8 @@ class NodeLedger {
 
   // Takes the first variant that fits. `classes` weigh the choice (ClassMix; may be empty: best
   // fit). O(devices x classes) for each variant.
-  std::variant<Grant, Refusal> reserve(GrantId id, const Request& request,
-                                       std::span<const RequestClass> classes);
+  std::variant<Grant, PlacementRefusal> reserve(GrantId id, const Request& request,
+                                                std::span<const RequestClass> classes);
   // Gives everything back; false if there is no such grant.
   bool release(GrantId id);
   // Gives the devices back early and keeps the pools; false if there is no such grant.

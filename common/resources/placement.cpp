@@ -94,10 +94,11 @@ class Chooser {
 };
 
 // Strict: as few groups as the idle node would need.
-std::optional<Refusal> group_shortage(const NodeState& node, const Variant& need, size_t groups) {
+std::optional<PlacementRefusal> group_shortage(const NodeState& node, const Variant& need,
+                                               size_t groups) {
   const size_t ideal = choose_groups(free_of(node, Occupancy::idle), need).size();
   if (groups <= ideal) return std::nullopt;
-  return Refusal{Shortage::gpu_groups, "gpu", ideal, groups, 0, true};
+  return PlacementRefusal{Shortage::gpu_groups, "gpu", ideal, groups, 0, true};
 }
 
 std::string beside_text(uint64_t wholes) {
@@ -106,7 +107,7 @@ std::string beside_text(uint64_t wholes) {
 
 }  // namespace
 
-std::variant<std::vector<DeviceShare>, Refusal> place_variant(
+std::variant<std::vector<DeviceShare>, PlacementRefusal> place_variant(
     const NodeState& node, const Variant& need, Strategy strategy,
     std::span<const RequestClass> classes) {
   if (auto missing = first_shortage(node, need, Occupancy::as_it_is)) return std::move(*missing);
@@ -118,9 +119,9 @@ std::variant<std::vector<DeviceShare>, Refusal> place_variant(
   return chooser.choose();
 }
 
-std::variant<Placement, Refusal> place(const NodeState& node, const Request& request,
-                                       std::span<const RequestClass> classes) {
-  Refusal first;
+std::variant<Placement, PlacementRefusal> place(const NodeState& node, const Request& request,
+                                                std::span<const RequestClass> classes) {
+  PlacementRefusal first;
   for (size_t i = 0; i < request.variants.size(); ++i) {
     auto found = place_variant(node, request.variants[i], request.strategy, classes);
     if (auto* shares = std::get_if<0>(&found)) return Placement{i, std::move(*shares)};
@@ -135,7 +136,7 @@ bool could_serve_when_idle(const NodeState& node, const Request& request) {
   });
 }
 
-std::string Refusal::explain() const {
+std::string PlacementRefusal::explain() const {
   switch (code) {
     case Shortage::bad_request:
       return "request: has no variant";

@@ -34,7 +34,7 @@ enum class Shortage : uint8_t {
 };
 
 // Numbers for programs, explain() for people.
-struct Refusal {
+struct PlacementRefusal {
   Shortage code = Shortage::bad_request;
   std::string name;  // of the label or pool
   uint64_t need = 0;  // units, or MiB if code is gpu_memory, or groups
@@ -44,7 +44,7 @@ struct Refusal {
   bool is_possible_when_idle = true;
   // "gpu: needs 0.5 on one device, the most free on one is 0.25"
   std::string explain() const;
-  bool operator==(const Refusal&) const = default;
+  bool operator==(const PlacementRefusal&) const = default;
 };
 
 struct Placement {
@@ -54,11 +54,11 @@ struct Placement {
 };
 
 // The first variant that fits; else the shortage of the first variant, the preferred one.
-std::variant<Placement, Refusal> place(const NodeState& node, const Request& request,
-                                       std::span<const RequestClass> classes);
+std::variant<Placement, PlacementRefusal> place(const NodeState& node, const Request& request,
+                                                std::span<const RequestClass> classes);
 
 // One variant, disregarding the others.
-std::variant<std::vector<DeviceShare>, Refusal> place_variant(
+std::variant<std::vector<DeviceShare>, PlacementRefusal> place_variant(
     const NodeState& node, const Variant& need, Strategy strategy,
     std::span<const RequestClass> classes);
 

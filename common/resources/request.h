@@ -51,6 +51,7 @@ struct VariantText {
   std::string gpu_memory;  // "8GiB"
   std::vector<std::pair<std::string, std::string>> resources;  // {"step_a_slot", "1"}
   std::vector<std::string> labels;  // "node:gpu-7", "head"
+  bool operator==(const VariantText&) const = default;
 };
 
 // All of these fail with bad_argument, or too_large, and a line that names the field.

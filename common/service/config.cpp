@@ -359,10 +359,11 @@ std::vector<std::string> Config::validate(std::string_view process) const {
        "worker.name may have letters, digits, '.', '_' and '-' only");
 
   const std::set<std::string> ends = {text("broker.endpoint"), text("router.endpoint"),
-                                      text("router.worker_endpoint"), text("aggregator.endpoint")};
-  rule(ends.size() == 4,
-       "broker.endpoint, router.endpoint, router.worker_endpoint and aggregator.endpoint must "
-       "differ");
+                                      text("router.worker_endpoint"), text("aggregator.endpoint"),
+                                      text("balancer.endpoint")};
+  rule(ends.size() == 5,
+       "broker.endpoint, router.endpoint, router.worker_endpoint, aggregator.endpoint and "
+       "balancer.endpoint must differ");
   for (const ConfigKey& key : config_keys()) {
     if (key.type != ConfigType::endpoint && key.type != ConfigType::http) continue;
     const std::string& where = text(key.name);

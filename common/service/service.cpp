@@ -14,6 +14,8 @@ namespace dray {
 namespace {
 
 constexpr const char* kVersion = "0.1.0";
+constexpr const char* kFakeGpusHelp =
+    "  --fake-gpus SPEC offer GPUs that are not there, such as 2x24GiB: for tests of placement\n";
 
 void print_usage(const std::string& process) {
   std::printf(
@@ -21,11 +23,12 @@ void print_usage(const std::string& process) {
       "  --config FILE    TOML file; every key has a default\n"
       "  --dir DIR        base of relative paths (default: the folder of FILE)\n"
       "  --set KEY=VALUE  one setting, stronger than file and environment (DRAY_SECTION_KEY)\n"
+      "%s"
       "  --print-config   print the effective settings with their origin, and exit\n"
       "  --version        print the version, and exit\n\n"
       "example: dray-%s --config dray.toml --set log.level=debug\n"
       "The console starts and stops a whole cluster: dray up, dray down.\n",
-      process.c_str(), process.c_str());
+      process.c_str(), process == "worker" ? kFakeGpusHelp : "", process.c_str());
 }
 
 struct Arguments {
@@ -57,12 +60,14 @@ bool parse(const std::string& process, int argc, char** argv, Arguments& args, i
       args.print = true;
       continue;
     }
-    if (arg != "--config" && arg != "--dir" && arg != "--set")
+    const bool is_fake_gpus = process == "worker" && arg == "--fake-gpus";
+    if (arg != "--config" && arg != "--dir" && arg != "--set" && !is_fake_gpus)
       return fail("unknown argument '" + std::string(arg) + "'");
     if (++i == argc) return fail(std::string(arg) + " needs a value");
     if (arg == "--config") args.sources.file = argv[i];
     if (arg == "--dir") args.sources.dir = argv[i];
     if (arg == "--set") args.sources.sets.emplace_back(argv[i]);
+    if (is_fake_gpus) args.sources.sets.push_back(std::string("worker.gpus=fake:") + argv[i]);
   }
   return true;
 }

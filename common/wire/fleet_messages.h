@@ -18,7 +18,8 @@ struct CapacityNews {  // worker -> broker, router, balancer: all it has and giv
   std::vector<std::pair<std::string, uint64_t>> resources;  // units of 1/10,000
   std::vector<std::pair<std::string, uint64_t>> taken;  // of them
   std::vector<std::string> labels;
-  DRAY_FIELDS(devices, resources, taken, labels)
+  uint64_t received = 0;  // to the broker: tasks received in this session; later ones are not in it
+  DRAY_FIELDS(devices, resources, taken, labels, received)
 };
 #undef DRAY_SELF
 #define DRAY_SELF Handlers

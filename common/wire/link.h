@@ -90,6 +90,11 @@ class Links {
   void close(SessionId id, Time now);
   void close_all(Time now);  // says BYE to everybody
   bool is_open(SessionId id) const { return sessions_.count(id) != 0; }
+  // When the peer last said anything, beats included; what this process itself slept is given back.
+  Time heard(SessionId id) const {
+    const auto it = sessions_.find(id);
+    return it == sessions_.end() ? Time{} : it->second.heard;
+  }
   size_t size() const { return sessions_.size(); }
   const LinkCounters& counters() const { return counters_; }
 

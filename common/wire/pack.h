@@ -117,6 +117,15 @@ class Reader {
     (get(fields), ...);
     for (size_t i = sizeof...(fields); i < n && !failed_; ++i) skip();
   }
+  // Only the first `required` must be there: the others were added in a minor version.
+  template <class... T>
+  void at_least(size_t required, T&... fields) {
+    size_t n = array(kMsgpackArrayMax);
+    if (n < required) return fail("too few fields");
+    size_t i = 0;
+    ((i++ < n ? get(fields) : void()), ...);
+    for (; i < n && !failed_; ++i) skip();
+  }
   void fail(const char* why) {
     if (!failed_) why_ = why;
     failed_ = true;
@@ -131,6 +140,16 @@ class Reader {
   size_t next_ = 0;
   bool failed_ = false;
   const char* why_ = "";
+};
+
+// A field visitor whose last fields may be missing.
+struct LenientReader {
+  Reader& reader;
+  size_t required = 0;
+  template <class... T>
+  void operator()(T&... fields) {
+    reader.at_least(required, fields...);
+  }
 };
 
 }  // namespace dray::wire

@@ -27,6 +27,14 @@ struct TaskSpec {
   std::vector<std::string> labels{};  // each must be among the worker's labels
   uint64_t result_ttl_ms = 0;  // 0 = the aggregator's default
   std::string header{};  // durable, opaque, for the user's own use
+  // GPUs, all or nothing together with resources and labels (common/resources/request.h). These are
+  // left out of the blob when none is set, so that the options of tasks without GPUs stay the same
+  // bytes, and the same task, in every version.
+  uint64_t gpus = 0;  // units of 1/10,000
+  uint64_t gpu_memory_mib = 0;  // on each device it uses
+  uint8_t strategy = 0;  // Strategy
+  std::vector<std::string> variants{};  // up to 3 NeedInfo blobs, tried in order if the needs above
+                                        // do not fit, each instead of all of them
   bool operator==(const TaskSpec&) const = default;
 };
 

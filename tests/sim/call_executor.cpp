@@ -61,6 +61,12 @@ uint64_t CallExecutor::abandoned() const {
   return n;
 }
 
+size_t CallExecutor::ongoing(const std::string& handler) const {
+  size_t n = 0;
+  for (const auto& [number, b] : batches_) n += offer_of(b.handler).name == handler;
+  return n;
+}
+
 void CallExecutor::check_batch(const Batch& b) const {
   const HandlerOffer& offer = offer_of(b.handler);
   uint64_t bytes = 0;

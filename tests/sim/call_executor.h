@@ -27,6 +27,7 @@ class CallExecutor {
   void take(Now now, worker::WorkerOut& out);  // what the core wants
   void tell(worker::WorkerCore& core, Now now, worker::WorkerOut& out);  // what was done
   bool idle() const { return batches_.empty(); }
+  size_t ongoing(const std::string& handler) const;  // batches handed out
   uint64_t abandoned() const;  // batches of which all calls were stopped
   Duration shortest() const { return shortest_; }  // of the batches of this life
   bool has_news() const { return !outcomes_.empty() || !parts_.empty(); }

@@ -1,6 +1,7 @@
 // The application and client process of a simulation.
 #include "tests/sim/client_node.h"
 
+#include "common/wire/fleet.h"
 #include "common/wire/spec.h"
 
 namespace dray::sim {
@@ -22,6 +23,8 @@ ClientNode::ClientNode(World& world, Net& net, const Knobs& knobs, Oracle& oracl
 std::string ClientNode::make_spec() {
   TaskSpec s;
   s.handler = "h" + std::to_string(world_.below(knobs_.handler_kinds));
+  if (knobs_.shared > 0 && world_.percent(knobs_.shared_percent))
+    s.handler = knobs_.calls.handlers[0].offer.name;
   s.queue = "q" + std::to_string(world_.below(2));
   s.priority = static_cast<uint8_t>(world_.below(10));
   s.max_failures = 1 + static_cast<uint32_t>(world_.below(4));
@@ -33,7 +36,17 @@ std::string ClientNode::make_spec() {
   if (world_.percent(knobs_.limit_percent)) s.time_limit_ms = 20 + world_.below(1'000);
   if (world_.percent(knobs_.label_percent)) s.labels = {"first"};
   if (world_.one_in(4)) s.resources = {{"cpu", 10'000}};
+  if (knobs_.gpus_max > 0 && world_.percent(knobs_.gpu_percent)) ask_gpus(s);
   return encode_spec(s);
+}
+
+// Never more than the first worker has: one whole device, or a part of one.
+void ClientNode::ask_gpus(TaskSpec& s) {
+  static constexpr uint64_t kShares[] = {2'500, 3'333, 5'000, 7'500, 10'000, 0};
+  s.gpus = kShares[world_.below(6)];
+  if (s.gpus == 0 || world_.one_in(3)) s.gpu_memory_mib = 1 + world_.below(20'000);
+  s.strategy = static_cast<uint8_t>(world_.below(3));
+  if (world_.one_in(4)) s.variants = {encode_need({0, 0, {{"cpu", 10'000}}, {}})};
 }
 
 void ClientNode::boot() {

@@ -53,6 +53,7 @@ class ClientNode final : public CoreNode<ClientCore, NoDurable> {
   using Action = std::function<void(Now, Out&)>;
 
   std::string make_spec();
+  void ask_gpus(TaskSpec& s);
   void do_submit(Now now, Out& out);
   void submit(const std::vector<size_t>& tasks, bool conflict, Time deadline, Now now, Out& out);
   void do_cancel_or_query(Now now, Out& out);

@@ -89,6 +89,10 @@ constexpr const char* kMustReachCalls[] = {"calls: reply",
                                            "outcomes that nobody waits for",
                                            "stuck call threads",
                                            "crowds sent away at the door",
+                                           "tasks that start together",
+                                           "shared places given to routers",
+                                           "shared places not used",
+                                           "tasks that go before calls",
                                            "last words of who is out of reach"};
 constexpr const char* kMustReach[] = {"broker crashes",
                                       "worker crashes",
@@ -150,6 +154,9 @@ constexpr const char* kMustReach[] = {"broker crashes",
                                       "result store full",
                                       "late packets of an old connection",
                                       "replays compared",
+                                      "tasks with GPUs",
+                                      "GPUs lost",
+                                      "tasks that lost their GPU",
                                       "submits rejected"};
 
 struct Tally {

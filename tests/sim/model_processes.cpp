@@ -3,17 +3,18 @@
 
 namespace dray::sim {
 
-size_t ModelProcesses::boot(const std::vector<HandlerOffer>& offers) {
+size_t ModelProcesses::boot(const std::vector<worker::ReplicaHandler>& handlers) {
   plugins_.clear();
   processes_.clear();
   routes_.clear();
   events_.clear();
   lost_.clear();
   begun_ = false;
-  own_ = every_ == Duration{0} ? offers.size() : offers.size() / 3;
-  known_.assign(offers.begin(), offers.begin() + static_cast<std::ptrdiff_t>(own_));
-  if (own_ < offers.size()) plugins_.resize(2);
-  for (size_t i = own_; i < offers.size(); ++i) plugins_[i % 2].push_back(offers[i]);
+  own_ = every_ == Duration{0} ? handlers.size() : handlers.size() / 3;
+  known_.clear();
+  for (size_t i = 0; i < own_; ++i) known_.push_back(handlers[i].offer);
+  if (own_ < handlers.size()) plugins_.resize(2);
+  for (size_t i = own_; i < handlers.size(); ++i) plugins_[i % 2].push_back(handlers[i]);
   std::erase_if(plugins_, [](const auto& plugin) { return plugin.empty(); });
   return own_;
 }
@@ -54,8 +55,7 @@ void ModelProcesses::start(const worker::ProcessStart& order) {
     worker::ProcessEvent event;
     event.process = process;
     event.kind = worker::ProcessEvent::Kind::ready;
-    for (const HandlerOffer& offer : plugins_.at(p.spec - worker::kFixedBit))
-      event.handlers.push_back({offer, 0, true});
+    event.handlers = plugins_.at(p.spec - worker::kFixedBit);
     say(std::move(event));
   });
   world_.after(world_.up_to(2 * every_), [this, here, process = order.process] {
@@ -93,8 +93,8 @@ std::vector<uint32_t> ModelProcesses::take(worker::WorkerOut& out) {
   for (worker::HandlerRoute& route : orders.routes) {
     if (route.handler >= known_.size()) {
       for (const auto& plugin : plugins_)
-        for (const HandlerOffer& offer : plugin)
-          if (offer.name == route.name) known_.push_back(offer);
+        for (const worker::ReplicaHandler& handler : plugin)
+          if (handler.offer.name == route.name) known_.push_back(handler.offer);
       if (route.handler + 1 != known_.size()) violate("P5", "handlers are not known in order");
     } else if (routes_[route.handler].places.empty() && !routes_[route.handler].expected) {
       world_.reach("handlers offered again");

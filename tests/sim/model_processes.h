@@ -17,8 +17,8 @@ class ModelProcesses {
   ModelProcesses(World& world, Node& node, Duration every)
       : world_(world), node_(node), every_(every) {}
 
-  // A new life. Of `offers`, the first ones stay with the worker; returns how many.
-  size_t boot(const std::vector<HandlerOffer>& offers);
+  // A new life. Of `handlers`, the first ones stay with the worker; returns how many.
+  size_t boot(const std::vector<worker::ReplicaHandler>& handlers);
   std::vector<ReplicaSpec> fixed() const;
   const std::vector<HandlerOffer>& known() const { return known_; }  // by index of the handler
 
@@ -42,7 +42,7 @@ class ModelProcesses {
   World& world_;
   Node& node_;
   Duration every_;
-  std::vector<std::vector<HandlerOffer>> plugins_;  // by fixed replica
+  std::vector<std::vector<worker::ReplicaHandler>> plugins_;  // by fixed replica
   std::vector<HandlerOffer> known_;
   std::map<uint64_t, Process> processes_;
   std::map<uint32_t, worker::HandlerRoute> routes_;

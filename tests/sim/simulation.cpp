@@ -107,6 +107,7 @@ void Simulation::plan_faults() {
   repeat(knobs_.store_fault, &Simulation::store_fault);
   repeat(knobs_.retire, knobs_.calls.graceful ? &Simulation::leave_one : &Simulation::retire_some);
   repeat(knobs_.suspend, &Simulation::suspend_all);
+  repeat(knobs_.lose_gpu, &Simulation::lose_gpu);
   if (knobs_.wall_jump != Duration{0} && world_.one_in(2)) jump_wall();
   net_.set_repeat(knobs_.repeat_percent);
   if (knobs_.crash_client != Duration{0})
@@ -264,6 +265,8 @@ void Simulation::retire_some() {
   world_.reach("SIGTERM");
 }
 
+void Simulation::lose_gpu() { workers_[world_.below(workers_.size())]->lose_gpu(); }
+
 // Nobody is dead when everybody slept.
 void Simulation::suspend_all() {
   Duration until = world_.now() + world_.up_to(3 * knobs_.lease_ttl);
@@ -283,6 +286,7 @@ void Simulation::calm_down() {
   broker_->fill_disk(false);
   aggregator_->fail_next_commit(CommitFault::none);
   for (Node* n : nodes_) n->set_stable(true);
+  for (auto& w : workers_) w->mend_gpus();
 }
 
 bool Simulation::settled() {
@@ -397,12 +401,25 @@ void Simulation::check_calls() {
   }
 }
 
+// Exact equality at rest: of each "free/all" both are the same.
+std::string Simulation::still_taken(const Doc& worker) {
+  for (const auto& [name, amounts] : worker["resources"].object()) {
+    const std::string text(amounts.as_text());
+    const size_t slash = text.find('/');
+    if (text.substr(0, slash) != text.substr(slash + 1)) return name + " is " + text;
+  }
+  for (auto& w : workers_)
+    if (w->core().tasks().node().grants() != 0) return w->name() + " has grants";
+  return {};
+}
+
 std::string Simulation::short_credit() {
   clients_[0]->ask_workers();
   for (int i = 0; i < 40 && !clients_[0]->workers(); ++i) world_.run_until(world_.now() + 250ms);
   if (!clients_[0]->workers()) violate("I7", "the broker does not answer `workers`");
   for (const Doc& d : clients_[0]->workers()->list()) {
     if (d["leases"].as_int() != 0) violate("I7", "a worker still has leases");
+    if (const std::string taken = still_taken(d); !taken.empty()) return taken;
     for (auto& w : workers_)
       if (w->name() == d["name"].as_text() && d["state"].as_text() == "up" &&
           d["credit"].as_int() < static_cast<int64_t>(w->core().tasks().target(w->clock())))

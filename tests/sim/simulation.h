@@ -49,6 +49,7 @@ class Simulation {
   void plan_calls();
   void watch_calls();
   void suspend_all();
+  void lose_gpu();
   Node& any_node();
   void hit_workers(Duration until);
   void follow_hole(WorkerNode& w);
@@ -59,6 +60,7 @@ class Simulation {
   void check_calls();
   void check_crowded();
   std::string short_credit();  // empty: every worker's credit is whole
+  std::string still_taken(const Doc& worker);  // the first thing that is, or empty
   std::string why_unsettled();
 
   World& world_;

@@ -1,6 +1,8 @@
 // The worker process of a simulation and its executors.
 #include "tests/sim/worker_node.h"
 
+#include <set>
+
 #include "broker/core/fingerprint.h"
 
 namespace dray::sim {
@@ -23,7 +25,10 @@ WorkerNode::WorkerNode(World& world, Net& net, const Knobs& knobs, Oracle& oracl
       call_slots_(1 + static_cast<uint32_t>(world.below(knobs.calls.slots_max))),
       offers_(choose_offers()),
       processes_(world, *this, knobs.crash_process),
-      call_threads_(world, calls, knobs.calls, *this, call_slots_) {
+      call_threads_(world, calls, knobs.calls, *this, call_slots_),
+      gpus_(name_, knobs.gpus_max == 0 ? 0
+                   : index == 0        ? 1 + world.below(knobs.gpus_max)
+                                       : world.below(knobs.gpus_max + 1)) {
   call_threads_.set_processes(&processes_);
 }
 
@@ -49,15 +54,24 @@ void WorkerNode::boot() {
   worker::AgentOptions o;
   o.slots = slots_;
   o.prefetch_max = knobs_.prefetch_max;
-  const size_t own = processes_.boot(offers_);
-  o.offers = {offers_.begin(), offers_.begin() + static_cast<std::ptrdiff_t>(own)};
-  for (const HandlerOffer& offer : o.offers) o.handlers.push_back(offer.name);
+  std::vector<worker::ReplicaHandler> handlers;
+  for (const HandlerOffer& offer : offers_) {
+    const bool shared = knobs_.shared > 0 && offer.name == knobs_.calls.handlers[0].offer.name;
+    handlers.push_back({offer, shared ? knobs_.shared : 0, true});
+  }
+  const size_t own = processes_.boot(handlers);
+  for (size_t i = 0; i < own; ++i) {
+    o.handlers.push_back(handlers[i].offer.name);
+    o.handler_limits.push_back(handlers[i].max_concurrency);
+    o.offers.push_back(handlers[i].offer);
+  }
   worker::ReplicaOptions replicas;
   replicas.fixed = processes_.fixed();
   replicas.handlers = o.handlers;
   o.call_slots = call_slots_;
   if (index_ == 0) o.labels = {"first"};
   o.resources = {{"cpu", uint64_t{slots_} * 10'000}};
+  o.devices = gpus_.boot();
   o.drain_timeout = 5s;
   core_ = std::make_unique<worker::WorkerCore>(o, replicas);
   durable_ = std::make_unique<NoDurable>();
@@ -71,6 +85,7 @@ void WorkerNode::boot() {
   }
   seen_ = {};
   calls_seen_ = {};
+  shares_seen_ = {};
   make_turn();
 }
 
@@ -119,9 +134,27 @@ Duration WorkerNode::time_of(const worker::Start& t) const {
   return std::chrono::microseconds(1 + spread / 16 % most);
 }
 
+void WorkerNode::lose_gpu() {
+  if (gpus_.empty()) return;
+  const size_t i = world_.below(gpus_.size());
+  if (!gpus_.lose(i)) return;
+  world_.reach("GPUs lost");
+  wake(world_.now());
+  world_.after(world_.up_to(10s), [this, i] {
+    gpus_.mend(i);
+    wake(world_.now());
+  });
+}
+
+void WorkerNode::mend_gpus() {
+  for (size_t i = 0; i < gpus_.size(); ++i) gpus_.mend(i);
+  wake(world_.now());
+}
+
 void WorkerNode::before_turn(Now now, Out& out) {
   processes_.tell(*core_, now, out);
   call_threads_.tell(*core_, now, out);
+  if (gpus_.has_news()) core_->set_devices(gpus_.tell(), true, now, out);
   if (outcomes_.empty()) return;
   core_->tasks().on_outcomes(std::exchange(outcomes_, {}), now, out);
 }
@@ -134,15 +167,22 @@ void WorkerNode::on_effects(Now now, Out& out) {
       end(token, Verdict::fail, Errc::cancelled, {}, false);
     world_.reach("recalls");
   }
-  for (size_t i = 0; i < out.start.size(); ++i) {
-    // Here tasks that may run together end each in their own time.
-    for (worker::Start& more : std::exchange(out.start[i].more, {}))
-      out.start.push_back(std::move(more));
-    worker::Start& s = out.start[i];
+  // Here tasks that run together end each in their own time.
+  std::vector<std::pair<worker::Start, uint64_t>> starts;
+  for (worker::Start& s : out.start) {
+    ++pieces_;
+    std::vector<worker::Start> more = std::exchange(s.more, {});
+    if (!more.empty()) world_.reach("tasks that start together");
+    starts.emplace_back(std::move(s), pieces_);
+    for (worker::Start& m : more) starts.emplace_back(std::move(m), pieces_);
+  }
+  for (auto& [s, piece] : starts) {
     oracle_.check_start(s.id, s.token, static_cast<uint16_t>(s.attempt), s.payload);
     Token token = s.token;
     if (executions_.count(token)) violate("I4", "task " + to_hex(s.id) + " is handed out twice");
-    executions_[token] = {std::move(s), {}, false, false, false};
+    gpus_.take(s);
+    if (s.grant && !s.grant->shares.empty()) world_.reach("tasks with GPUs");
+    executions_[token] = {std::move(s), {}, false, false, false, piece};
     waiting_.push_back(token);
   }
   out.start.clear();
@@ -159,8 +199,34 @@ void WorkerNode::on_effects(Now now, Out& out) {
       world_.after(world_.skewed(500ms), [this, token, life] { finish(token, life); });
     }
   }
+  for (const auto& [token, e] : executions_)
+    if (e.task.grant && !e.cancelled && gpus_.is_lost(*e.task.grant))
+      violate("GPU", "task " + to_hex(e.task.id) + " goes on though its GPU is lost");
+  check_shared();
   start_waiting();
   if (out.exit) leaving_ = true;
+}
+
+// Whatever is handed out occupies its place.
+void WorkerNode::check_shared() const {
+  if (knobs_.shared == 0) return;
+  const std::string& handler = knobs_.calls.handlers[0].offer.name;
+  std::set<uint64_t> pieces;
+  for (const auto& [token, e] : executions_)
+    if (e.task.spec->spec.handler == handler) pieces.insert(e.piece);
+  const size_t calls = call_threads_.ongoing(handler);
+  if (pieces.size() + calls > knobs_.shared)
+    violate("SHARE", name_ + " runs " + std::to_string(pieces.size()) + " pieces and " +
+                         std::to_string(calls) + " batches of a handler that runs " +
+                         std::to_string(knobs_.shared) + " times");
+}
+
+void WorkerNode::count_shares() {
+  const worker::ShareCounters& c = core_->share().counters();
+  if (c.grants > shares_seen_.grants) world_.reach("shared places given to routers");
+  if (c.idle_grants > shares_seen_.idle_grants) world_.reach("shared places not used");
+  if (c.floor_pieces > shares_seen_.floor_pieces) world_.reach("tasks that go before calls");
+  shares_seen_ = c;
 }
 
 void WorkerNode::start_waiting() {
@@ -265,6 +331,7 @@ void WorkerNode::finish(Token token, uint64_t life) {
 void WorkerNode::end(Token token, Verdict verdict, Errc code, std::string bytes, bool started) {
   auto it = executions_.find(token);
   Execution& e = it->second;
+  gpus_.give(token);
   worker::Outcome o;
   o.id = e.task.id;
   o.token = token;
@@ -272,6 +339,7 @@ void WorkerNode::end(Token token, Verdict verdict, Errc code, std::string bytes,
   o.code = code;
   o.started = started;
   o.exec_us = static_cast<uint32_t>(std::min<int64_t>(to_us(world_.now() - e.begun), UINT32_MAX));
+  o.piece_us = o.exec_us;
   o.result = Bytes(std::move(bytes));
   if (verdict == Verdict::ok && !e.cancelled) {
     done_[o.id] = {token, e.excused};
@@ -292,6 +360,7 @@ void WorkerNode::after_turn(Now) {
   if (core_->tasks().queued() + core_->tasks().running() > slots_ + knobs_.prefetch_max)
     violate("I8", name_ + " holds more tasks than its credit");
   count_calls();
+  count_shares();
   const worker::AgentCounters& c = core_->tasks().counters();
   if (c.given_back > seen_.given_back)
     world_.reach("tasks given back", c.given_back - seen_.given_back);
@@ -301,6 +370,7 @@ void WorkerNode::after_turn(Now) {
   if (c.dropped > seen_.dropped) world_.reach("outcomes of void tasks");
   if (c.resends > seen_.resends) world_.reach("results sent again");
   if (c.time_limits > seen_.time_limits) world_.reach("time limits");
+  if (c.device_lost > seen_.device_lost) world_.reach("tasks that lost their GPU");
   if (c.stuck > seen_.stuck) {  // it leaves, and does not wait long for its calls
     world_.reach("stuck threads");
     world_.disturb(world_.now() + 20s);

@@ -9,6 +9,7 @@
 #include "services/router/core/router.h"
 #include "services/worker/core/worker_core.h"
 #include "tests/sim/call_executor.h"
+#include "tests/sim/gpu_oracle.h"
 #include "tests/sim/model_processes.h"
 #include "tests/sim/node.h"
 #include "tests/sim/oracle.h"
@@ -24,6 +25,7 @@ struct Execution {
   bool running = false;  // else it waits for an executor
   bool cancelled = false;  // asked to stop: what follows is not its fault
   bool excused = false;  // its worker was out of reach for long enough to be taken for dead
+  uint64_t piece = 0;  // tasks that were started together
 };
 
 // All executions of all workers, to see two of one task at a time.
@@ -42,6 +44,8 @@ class WorkerNode final : public CoreNode<worker::WorkerCore, NoDurable> {
   bool idle() const;
   // Called whenever this process may be out of reach for the broker until `until`.
   void out_of_reach(Duration until);
+  void lose_gpu();  // one of its own, for a while
+  void mend_gpus();
 
  protected:
   void boot() override;
@@ -61,6 +65,8 @@ class WorkerNode final : public CoreNode<worker::WorkerCore, NoDurable> {
   std::vector<HandlerOffer> choose_offers() const;
   void count_calls();
   void check_call_credit() const;
+  void check_shared() const;
+  void count_shares();
   void check_second_start(const worker::Start& task);
   void check_not_done(const worker::Start& task);
   Duration time_of(const worker::Start& task) const;
@@ -79,11 +85,14 @@ class WorkerNode final : public CoreNode<worker::WorkerCore, NoDurable> {
   std::map<Token, Execution> executions_;
   std::deque<Token> waiting_;
   std::vector<worker::Outcome> outcomes_;
+  GpuOracle gpus_;
   size_t busy_ = 0;
+  uint64_t pieces_ = 0;
   std::map<TaskId, std::pair<Token, bool>> done_;  // good ends told to the agent; excused
   Duration reach_from_{-1};  // executions begun before are excused
   worker::AgentCounters seen_;
   worker::CallCounters calls_seen_;
+  worker::ShareCounters shares_seen_;
 };
 
 }  // namespace dray::sim

@@ -84,6 +84,23 @@ void choose_limits(World& w, Knobs& k) {
 }
 }  // namespace
 
+namespace {
+void choose_gpus(World& w, Knobs& k) {
+  if (!w.one_in(2)) return;
+  k.gpus_max = 1 + w.below(4);
+  k.gpu_percent = 10 + w.below(80);
+  const bool quiet = k.calls.graceful || k.calls.crowded;
+  if (!quiet && w.one_in(2)) k.lose_gpu = w.between(2s, 20s);
+}
+
+// Calls and tasks of one handler on the same places. Not where nothing may be in the way of calls.
+void choose_shared(World& w, Knobs& k) {
+  if (k.calls.graceful || k.calls.crowded || !w.one_in(3)) return;
+  k.shared = 1 + static_cast<uint32_t>(w.below(2));
+  k.shared_percent = 20 + w.below(70);
+}
+}  // namespace
+
 Knobs choose_knobs(World& w) {
   Knobs k;
   k.workers = 1 + static_cast<int>(w.below(4));
@@ -120,6 +137,8 @@ Knobs choose_knobs(World& w) {
   choose_faults(w, k);
   // Not where somebody leaves in peace or the cost of calls is judged.
   if (!k.calls.graceful && !k.calls.crowded && w.one_in(3)) k.crash_process = w.between(5s, 60s);
+  choose_gpus(w, k);
+  choose_shared(w, k);
   return k;
 }
 

@@ -102,11 +102,16 @@ struct Knobs {
   uint64_t fail_percent = 5;
   uint64_t poison_percent = 0;  // tasks that kill their worker
   uint64_t handler_kinds = 2;
+  uint32_t shared =
+      0;  // the first handler of calls runs so often at once, also for tasks; 0: calls only
+  uint64_t shared_percent = 0;  // option sets of tasks that name it
+  uint64_t gpus_max = 0;  // of one worker; the first one has at least one then
   // options of tasks, percent
   uint64_t delay_percent = 0;
   uint64_t expires_percent = 0;
   uint64_t limit_percent = 0;
   uint64_t label_percent = 0;
+  uint64_t gpu_percent = 0;
   uint64_t resubmit_percent = 0;
   uint64_t conflict_percent = 0;
   uint64_t cancel_percent = 0;
@@ -118,6 +123,7 @@ struct Knobs {
   // faults: mean time between two of a kind, 0 = off
   Duration crash_broker{0}, crash_worker{0}, crash_service{0}, crash_client{0};
   Duration pause{0}, reset{0}, hole{0}, partition{0}, wall_jump{0}, disk_full{0}, store_fault{0};
+  Duration lose_gpu{0};
   Duration retire{0};  // SIGTERM
   Duration crash_process{0};  // of handlers; 0: handlers have none
   Duration suspend{0};  // the whole machine

@@ -25,8 +25,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("DRAY_BIN", ROOT / "build/release/bin")).resolve()
 LONG = os.environ.get("DRAY_LENGTH", "short") == "long"
-PROGRAMS = ("dray-broker", "dray-router", "dray-aggregator", "dray-worker", "dray-executor")
-SERVICES = ("broker", "router", "aggregator")
+PROGRAMS = ("dray-broker", "dray-router", "dray-aggregator", "dray-balancer", "dray-worker", "dray-executor")
+SERVICES = ("broker", "router", "aggregator", "balancer")
 
 
 class Unix(http.client.HTTPConnection):

@@ -68,7 +68,7 @@ check 5 submit echo hello -o json && json 'd["error"]["exit_code"] == 5'
 check 0 down && out 'no dray cluster runs'
 check 0 version -o json && json '"version" in d and "protocol" in d'
 check 0 --help && out 'Exit codes'
-for command in up down submit wait result call deployments latency top bench status workers queues \
+for command in up down submit wait result call deployments latency top bench status workers gpus queues \
   drain tasks task cancel retry dlq config version completion "bench queue" "bench call" \
   "bench overload" "bench mixed" "task explain" "dlq purge" "config show" "queues pause"; do
   # shellcheck disable=SC2086
@@ -97,6 +97,16 @@ check 2 up --set foo.bar=1 && err "unknown key 'foo.bar'"
 check 2 up --set nonsense
 check 2 up --workers 0
 check 2 up --routers 0
+check 2 up --fake-gpus 2x24GB && err 'unit of the size must be MiB or GiB'
+check 2 submit echo x --gpus half && err "gpus: 'half' is not a number"
+check 2 submit echo x --gpu-memory 8GB && err 'gpu_memory: .* needs a unit'
+check 2 submit echo x --resource gpu=1 && err 'resources.gpu: has a field of its own'
+check 2 submit echo x --resource cpu && err 'is no resource such as'
+check 2 submit echo x --resource cpu=0 && err 'must be more than 0'
+check 2 submit echo x --gpus 1 --strategy tight && err 'none of pack, spread, strict'
+check 0 gpus --detect && out 'source ' && out 'tried: libnvidia-ml.so.1'
+check 0 gpus --detect -o json && json 'd["source"] in ("none", "nvml", "cuda") and "notes" in d'
+check 5 gpus && err 'dray up'
 check 2 up --routers 2 --set router.endpoint=ipc:///tmp/x && err 'leave out --set'
 check 2 call && err 'see: dray call --help'
 check 2 call echo x --deadline 5 && err 'no duration'
@@ -104,6 +114,13 @@ check 2 call echo x --concurrency 0
 check 2 bench overload --loads zero
 check 2 bench mixed --backlog none
 check 2 up --endpoint ipc:///tmp/x
+printf 'time_s,ongoing\n0,4\n60,40\n120,4\n' > "$ROOM/load.csv"
+check 0 autoscale --dry-run "$ROOM/load.csv" --plot "$ROOM/plan.svg" && out 'panic' && out 'replica seconds'
+check 2 autoscale --dry-run "$ROOM/load.csv" --set nonsense=1 && err "unknown field 'nonsense'"
+check 2 autoscale --dry-run /nonexistent && err 'cannot read'
+printf '[deployment.app]\ncode = "a.so"\n\ngpus = -1\nwhat = 2\n' > "$ROOM/bad.toml"
+check 2 deploy "$ROOM/bad.toml" && err 'bad.toml:5: deployment.app.what: unknown field' && err 'bad.toml:4: deployment.app.gpus'
+check 2 scale app many && err 'no number and not auto'
 check 2 up --dir "$ROOM/with space" && err 'space'
 mkdir -p "$ROOM/empty"
 DRAY_BIN="$ROOM/empty" check 2 up --detach && err 'no program'
@@ -111,8 +128,8 @@ check 2 submit echo @/nonexistent && err 'cannot read'
 check 2 submit echo "@$ROOM" && err 'cannot read'
 
 step "up"
-check 0 up --detach --workers 2 --allow-test-handlers -o json
-json 'd["already_up"] is False and {s["name"] for s in d["services"]} == {"broker", "aggregator", "router", "worker-0", "worker-1"}'
+check 0 up --detach --workers 2 --allow-test-handlers --fake-gpus 2x24GiB -o json
+json 'd["already_up"] is False and {s["name"] for s in d["services"]} == {"broker", "aggregator", "balancer", "router", "worker-0", "worker-1"}'
 printf '          ready in %s s\n' "$(field 'round(d["seconds"], 2)')"
 json 'd["seconds"] < 10'
 check 0 up --detach --workers 2 && out 'already up'
@@ -123,6 +140,11 @@ check 0 status --endpoint "$endpoint" && out 'broker +ready'
 check 0 workers && out 'worker-0 +up'
 check 0 workers -o wide && out 'LABELS'
 check 0 workers -o json && json '[w["state"] for w in d] == ["up", "up"]'
+check 0 gpus && out 'FAKE-worker-0-1 +fake +fake 24GiB +0 B / 24.0 GiB +0 / 1'
+check 0 gpus -o wide && out 'MEMORY TAKEN'
+check 0 gpus -o json && json 'len(d) == 4 and all(g["health"] == "ok" and g["enforcement"] == "none" for g in d)'
+check 0 submit sleep 10 --gpus 0.5 --gpu-memory 8GiB --strategy spread --wait
+check 6 submit sleep 10 --gpus 3 && err "'gpus' \(largest seen: 2\); see: dray gpus"
 check 0 config show && out 'allow_test_handlers = true'
 check 0 config show -o json && json 'd["worker.allow_test_handlers"]["value"] is True'
 check 0 config check && out 'ok'
@@ -249,7 +271,7 @@ check 0 submit echo here --wait && out here
 check 0 down --dir "$OTHER"
 check 0 up --detach --dir "$LONG" && out 'reached through'
 check 0 submit echo far --wait --dir "$LONG" && out far
-check 0 down --dir "$LONG" -o json && json 'd["stopped"] == 5'
+check 0 down --dir "$LONG" -o json && json 'd["stopped"] == 6'
 
 step "several routers"
 for how in "" --tcp; do
@@ -302,7 +324,7 @@ check 0 up --detach
 check 0 result "$id" && out '^one$'
 
 step "down"
-check 0 down && out 'stopped 5 processes'
+check 0 down && out 'stopped 6 processes'
 if pgrep -f "dray.* --dir $DRAY_DIR\$" >/dev/null; then fail "processes are left"; fi
 check 5 status
 

@@ -145,6 +145,18 @@ enum class State : uint8_t {
 };
 std::string_view state_text(State state);
 
+// How GPUs are chosen among those that fit: so that least of them becomes unusable for others; the
+// emptiest ones; or several only from as few topology groups as possible.
+enum class GpuStrategy : uint8_t { pack = 0, spread = 1, strict = 2 };
+
+// What a task needs of one node, all at the same time.
+struct TaskNeeds {
+  double gpus = 0;  // 0.5: half of one device; 2.5: two whole ones and half of a third
+  uint64_t gpu_memory_mib = 0;  // on each device it uses; without `gpus` on one device
+  std::map<std::string, double> resources{};
+  std::vector<std::string> labels{};
+};
+
 // Options of a task. Durations have millisecond steps and may be up to 366 days.
 struct TaskOptions {
   std::string queue = "default";
@@ -156,8 +168,12 @@ struct TaskOptions {
   uint32_t max_lost = 3;  // attempts whose worker may vanish before it is `dead`, 1 .. 1000
   Millis backoff{1000};  // a retry waits uniform(0, min(backoff_cap, backoff * 2^(failures-1)))
   Millis backoff_cap{600'000};
-  std::map<std::string, double> resources{};  // {"gpu", 0.25}; exact to 1/10,000
+  std::map<std::string, double> resources{};  // {"cpu", 0.25}; exact to 1/10,000
   std::vector<std::string> labels{};  // the worker must have all of them
+  double gpus = 0;  // as in TaskNeeds; a share below 1 is of one device
+  uint64_t gpu_memory_mib = 0;
+  GpuStrategy strategy = GpuStrategy::pack;
+  std::vector<TaskNeeds> variants{};  // up to 3, tried in order where all the above does not fit
   Millis result_ttl{0};  // how long the result is kept; 0: the aggregator's default
   std::string header{};  // stored with the task for your own use, up to 4096 bytes
   Id id{};  // your own id (submit only); null: a new one

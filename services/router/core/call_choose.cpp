@@ -9,6 +9,8 @@ namespace dray {
 bool CallLane::has_room(const Replica& r) const {
   const Worker& w = workers_[r.worker];
   if (w.draining || r.withdrawn || w.credit.available() == 0) return false;
+  // If all are suspect, it is more likely the balancer that hears badly.
+  if (w.suspect && deployments_[r.deployment]->trusted > 0) return false;
   if (is_shared(r) && r.sent >= r.allowed) return false;
   const uint32_t most = r.offer.max_ongoing;
   return most == 0 || r.ongoing.size() < most || DRAY_MUTANT(max_ongoing_ignored);

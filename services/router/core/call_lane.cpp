@@ -94,7 +94,7 @@ bool CallLane::refuse_row(const Arrival& a, const CallRow& row, Now now) {
     return no(CallRefusal::no_replica, 0, options_.retry_ms);
   if (a.deployment == kNoSlot) return no(CallRefusal::unknown_handler);
   Deployment& d = *deployments_[a.deployment];
-  if (d.live == 0) return no(CallRefusal::no_replica, 0, options_.retry_ms);
+  if (d.live == 0 && !d.held) return no(CallRefusal::no_replica, 0, options_.retry_ms);
   if (c.credit.received() > c.published)
     return no(CallRefusal::client_calls, options_.client_calls, options_.retry_ms);
   if (c.bytes + row.len > options_.client_bytes && !DRAY_MUTANT(client_bytes_ignored))
@@ -106,6 +106,10 @@ bool CallLane::refuse_row(const Arrival& a, const CallRow& row, Now now) {
   if (row.len > d.max_batch_bytes) return no(CallRefusal::batch_bytes, d.max_batch_bytes);
   if (d.queued >= options_.max_queued && !DRAY_MUTANT(max_queued_ignored))
     return no(CallRefusal::max_queued, options_.max_queued, options_.retry_ms);
+  if (d.live == 0) {  // when its first replica comes nobody knows; its deadline bounds the wait
+    held_call_ = true;
+    return false;
+  }
   const Time finish_at = predict(d, row, now);
   const Time deadline = deadline_of(row, now);
   if (finish_at <= deadline || DRAY_MUTANT(admits_the_infeasible)) return false;

@@ -27,10 +27,12 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "common/wire/credit.h"
 #include "common/wire/doc.h"
+#include "common/wire/fleet.h"
 #include "common/wire/link.h"
 #include "common/wire/outbox.h"
 #include "services/router/core/call_out.h"
@@ -53,6 +55,12 @@ class CallLane {
   void on_worker_close(SessionId session, Now now, Outbox& out);
   void on_worker_message(SessionId from, const Envelope& envelope, Message&& m, Now now,
                          Outbox& out);
+  // What the balancer says: which handlers calls wait for, and which workers are suspect.
+  void on_view(const View& view, Now now, Outbox& out);
+  void forget_suspects();  // nobody would take them back
+  Load load() const;
+  // Whether a call came to a held handler without a replica since this was asked last.
+  bool take_held_call() { return std::exchange(held_call_, false); }
   void end_turn(Now now, Outbox& out);
   Time next_deadline() const;
   void begin_drain() { draining_ = true; }  // new calls are refused, open ones go on
@@ -60,6 +68,7 @@ class CallLane {
   bool has_worker(SessionId id) const { return worker_ids_.count(static_cast<uint64_t>(id)) != 0; }
   size_t open_calls() const { return open_; }
   size_t workers() const { return worker_ids_.size(); }
+  Doc gpus_doc() const;
   uint64_t bytes() const { return bytes_; }
   const CallTotals& totals() const { return totals_; }
   uint64_t late() const { return late_; }  // rows of workers that belong to no call
@@ -85,7 +94,9 @@ class CallLane {
     uint32_t slots = 0;
     bool offered = false;
     bool draining = false;
+    bool suspect = false;
     CreditTaker credit;
+    std::vector<DeviceInfo> devices;  // as it told them last
     uint64_t batches = 0;  // ongoing, of all its replicas
     std::vector<uint32_t> replicas;  // in the order of its OFFER; kNoSlot: not taken
     RunOut runs;
@@ -142,6 +153,7 @@ class CallLane {
   void count_times(Deployment& d, const ReplyRow& row);
   void reply(uint32_t client, const ReplyRow& row, const Bytes& bytes);
   // call_worker.cpp: workers
+  void on_capacity(Worker& w, const CapacityNews& m, Outbox& out);
   void on_offer(uint32_t worker, const Offer& m, Now now, Outbox& out);
   void offer_one(uint32_t worker, uint16_t handler, const std::string& blob, Now now, Outbox& out);
   void withdraw(uint32_t replica);
@@ -156,6 +168,8 @@ class CallLane {
   void learn(Deployment& d, const BatchRecord& b, const DoneRow& row, Now now);
   bool knows_or_has_room(const std::string& name) const;
   uint32_t make_deployment(const std::string& name, Now now);
+  // call_view.cpp
+  void suspect(const std::vector<std::string>& names);
   // call_dispatch.cpp
   void expire(Now now);
   void hedge(Now now);
@@ -229,6 +243,8 @@ class CallLane {
   bool grants_ = false;  // clients have been granted calls
   bool dirty_ = false;  // something may be launched
   bool draining_ = false;
+  bool held_call_ = false;
+  std::vector<std::string> suspects_;  // names
 };
 
 }  // namespace dray

@@ -43,7 +43,9 @@ Duration CallLane::gather_of(const Deployment& d) const {
 void CallLane::ask(uint32_t deployment, uint32_t key, Now now) {
   Deployment& d = *deployments_[deployment];
   const KeyQueue& q = d.keys[key];
-  if (q.calls.empty()) return;
+  const bool any = std::any_of(d.replicas.begin(), d.replicas.end(),
+                               [this](uint32_t i) { return is_shared(replicas_[i]); });
+  if (!any || q.calls.empty()) return;
   const CallRecord& head = table_[q.calls.top().call];
   const uint32_t target = std::max<uint32_t>(d.target(head.deadline - head.arrived), head.items);
   const bool full = q.items >= target || q.bytes >= d.max_batch_bytes;

@@ -13,6 +13,7 @@ void CallLane::on_worker_open(const SessionInfo& session) {
   w = Worker{};
   w.id = session.id;
   w.name = session.name;
+  w.suspect = std::find(suspects_.begin(), suspects_.end(), w.name) != suspects_.end();
   worker_ids_[static_cast<uint64_t>(session.id)] = i;
 }
 
@@ -73,6 +74,7 @@ void CallLane::on_worker_message(SessionId from, const Envelope& envelope, Messa
   if (const auto* offer = std::get_if<Offer>(&m)) on_offer(it->second, *offer, now, out);
   if (const auto* done = std::get_if<Done>(&m)) on_done(it->second, *done, now);
   if (const auto* drain = std::get_if<Drain>(&m)) on_drain(it->second, *drain, out);
+  if (const auto* news = std::get_if<CapacityNews>(&m)) on_capacity(w, *news, out);
   if (const auto* share = std::get_if<Share>(&m)) on_share(it->second, *share);
   if (const auto* reject = std::get_if<Reject>(&m))
     out.note("worker_rejects", "name=" + w.name + " detail=" + reject->detail);
@@ -173,7 +175,7 @@ void CallLane::add_replica(uint32_t worker, uint16_t handler, HandlerOffer offer
 }
 
 void CallLane::replicas_changed(Deployment& d) {
-  d.live = d.lanes = 0;
+  d.live = d.lanes = d.trusted = 0;
   d.free_turn = 0;
   bool first = true;
   for (uint32_t i : d.replicas) {
@@ -191,6 +193,7 @@ void CallLane::replicas_changed(Deployment& d) {
     first = false;
     if (workers_[r.worker].draining) continue;
     ++d.live;
+    if (!workers_[r.worker].suspect) ++d.trusted;
     d.lanes += lanes(r);
   }
 }

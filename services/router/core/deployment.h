@@ -79,6 +79,9 @@ struct Deployment {
   uint64_t queued = 0;
   size_t live = 0;  // replicas whose worker does not leave
   size_t lanes = 0;  // batches they really run at once
+  size_t trusted = 0;  // of the live ones, those on workers that are not suspect
+  bool in_view = false;  // the balancer knows it
+  bool held = false;  // without a replica calls wait for one (the balancer says so)
   DeadlineTally tally;  // of queued items
 
   // What all replicas agree on: the least of their offers.

@@ -58,6 +58,9 @@ uint64_t size_of(const Frames& frames) {
   return n;
 }
 
+constexpr Duration kLoadEvery = std::chrono::milliseconds(500);
+constexpr Duration kLoadAgain = std::chrono::milliseconds(50);  // at once, but not at every call
+
 const char* service_name(Kind kind) {
   return kind == Kind::submit || kind == Kind::cancel || kind == Kind::query ? "broker"
                                                                              : "aggregator";
@@ -69,7 +72,7 @@ Message overloaded(const char* limit, uint64_t value, uint32_t retry_ms) {
 
 }  // namespace
 
-void Router::on_open(const SessionInfo& session, Now, Out& out) {
+void Router::on_open(const SessionInfo& session, Now now, Out& out) {
   if (session.port == kWorkers) {
     if (session.role == Role::worker) return lane_.on_worker_open(session);
     out.note("wrong_door", "name=" + session.name);
@@ -82,6 +85,10 @@ void Router::on_open(const SessionInfo& session, Now, Out& out) {
   } else if (session.port == kAggregator) {
     aggregator_ = session.id;
     out.note("aggregator_up", {});
+  } else if (session.port == kBalancer) {
+    balancer_ = session.id;
+    load_at_ = now.mono;
+    out.note("balancer_up", {});
   } else {
     Client& client = clients_[session.id];
     client.name = session.name;
@@ -104,6 +111,12 @@ void Router::on_close(SessionId session, CloseReason, Now now, Out& out) {
   } else if (session == aggregator_) {
     aggregator_ = SessionId::none;
     on_service_lost(session, "aggregator", out);
+  } else if (session == balancer_) {
+    balancer_ = SessionId::none;
+    load_at_ = kNever;
+    on_service_lost(session, "balancer", out);
+    // What it held stays held: it will be back, and calls have deadlines.
+    lane_.forget_suspects();
   } else if (auto it = clients_.find(session); it != clients_.end()) {
     drop_client(session, it->second, out);
     clients_.erase(it);
@@ -116,7 +129,10 @@ void Router::on_frames(SessionId from, const Envelope& envelope, Frames&& frames
   if (lane_.has_worker(from)) return on_worker(from, envelope, std::move(frames), now, out);
   auto it = clients_.find(from);
   if (it == clients_.end()) {
-    if (from == broker_ || from == aggregator_) on_answer(from, envelope, std::move(frames), out);
+    if (from == balancer_ && envelope.kind == Kind::view)
+      return on_view(std::move(frames), now, out);
+    if (from == broker_ || from == aggregator_ || from == balancer_)
+      on_answer(from, envelope, std::move(frames), out);
     return;
   }
   Client& client = it->second;
@@ -224,10 +240,19 @@ void Router::on_admin(const Asked& asked, Frames&& frames, Out& out) {
     return say(asked.from, asked.client, asked.envelope.req,
                AdminReply{deployments ? lane_.deployments_doc() : to_doc()}, out);
   }
+  if (target == Role::balancer) {
+    if (balancer_ == SessionId::none)
+      return refuse(asked, Refusal::unavailable,
+                    make_reject(Errc::unavailable, "balancer is away", options_.retry_ms), out);
+    if (!admit(asked, out)) return;
+    track(asked, balancer_);
+    return pass(asked, balancer_, std::move(frames), out);
+  }
   if (target != Role::broker && target != Role::aggregator)
-    return refuse(asked, Refusal::bad_argument,
-                  make_reject(Errc::bad_argument, "admin target is router, broker or aggregator"),
-                  out);
+    return refuse(
+        asked, Refusal::bad_argument,
+        make_reject(Errc::bad_argument, "admin target is router, broker, aggregator or balancer"),
+        out);
   const bool broker = target == Role::broker;
   const SessionId dest = broker ? broker_ : aggregator_;
   if (dest == SessionId::none) return refuse_away(asked, broker ? Kind::submit : Kind::fetch, out);
@@ -373,10 +398,30 @@ void Router::begin_drain(Now, Out& out) {
                            " calls=" + std::to_string(lane_.open_calls()));
 }
 
+void Router::say_load(Now now, Out& out) {
+  load_said_ = now.mono;
+  load_at_ = now.mono + kLoadEvery;
+  out.now.emplace_back();
+  out.now.back().to = balancer_;
+  out.now.back().message = lane_.load();
+}
+
+void Router::on_view(Frames&& frames, Now now, Out& out) {
+  auto in = decode(frames);
+  if (!in) {
+    out.note("bad_view", "detail=" + in.error().detail);
+    return;
+  }
+  lane_.on_view(std::get<View>(in->message), now, out);
+}
+
 // Calls that are on their way now will be refused. A client that is told so before it hears BYE
 // knows that they were not executed.
 void Router::end_turn(Now now, Out& out) {
   lane_.end_turn(now, out);
+  const bool waits = lane_.take_held_call();
+  if (has_balancer() && waits) load_at_ = std::min(load_at_, load_said_ + kLoadAgain);
+  if (now.mono >= load_at_) say_load(now, out);
   if (!draining_ || (lane_.open_calls() > 0 && !DRAY_MUTANT(drained_told_early))) return;
   told_drained_ = true;
   for (auto& [id, client] : clients_) {
@@ -421,7 +466,8 @@ void Router::check() const {
     uint64_t own = 0;
     for (const auto& [req, request] : client.inflight) {
       own += request.bytes;
-      DRAY_ASSERT(request.dest == broker_ || request.dest == aggregator_);
+      DRAY_ASSERT(request.dest == broker_ || request.dest == aggregator_ ||
+                  request.dest == balancer_);
     }
     for (const auto& [req, dest] : client.waits) DRAY_ASSERT(dest == aggregator_);
     DRAY_ASSERT(own == client.bytes && own <= options_.client_bytes);

@@ -13,6 +13,8 @@
 //  * When a service goes, whatever it owed is refused with `unavailable`. The outcome of such a
 //    submit is not known; ids make repeating it safe.
 //  * Every refusal adds one to exactly one counter.
+//  * The balancer is told the load twice a second, and at once when a call waits for a first
+//  replica.
 //  * Calls are not forwarded but handled here, by CallLane. What a session may say follows from the
 //    port it came in at: clients and workers do not share one.
 #pragma once
@@ -85,6 +87,7 @@ class Router {
   static constexpr Port kBroker = 1;
   static constexpr Port kAggregator = 2;
   static constexpr Port kWorkers = 3;
+  static constexpr Port kBalancer = 4;  // may be away, or not exist: then nothing is different
 
   explicit Router(RouterOptions options = {}) : options_(options), lane_(options.calls) {}
 
@@ -93,11 +96,12 @@ class Router {
   void on_frames(SessionId from, const Envelope& envelope, Frames&& frames, Now now, Out& out);
   void tick(Now, Out&) {}  // end_turn() does what time moves
   void end_turn(Now now, Out& out);
-  Time next_deadline() const { return lane_.next_deadline(); }
+  Time next_deadline() const { return std::min(lane_.next_deadline(), load_at_); }
   void begin_drain(Now now, Out& out);  // no new submits, no new calls
   bool drained() const { return told_drained_ && inflight_ == 0 && lane_.open_calls() == 0; }
 
   bool has_broker() const { return broker_ != SessionId::none; }
+  bool has_balancer() const { return balancer_ != SessionId::none; }
   bool has_aggregator() const { return aggregator_ != SessionId::none; }
   const RouterCounters& counters() const { return counters_; }
   size_t clients() const { return clients_.size(); }
@@ -131,6 +135,8 @@ class Router {
     uint64_t bytes;
   };
 
+  void on_view(Frames&& frames, Now now, Out& out);
+  void say_load(Now now, Out& out);
   void on_calls(const Asked& asked, Frames&& frames, Now now, Out& out);
   void on_worker(SessionId from, const Envelope& envelope, Frames&& frames, Now now, Out& out);
   void on_request(const Asked& asked, Frames&& frames, Out& out);
@@ -156,6 +162,9 @@ class Router {
   std::map<SessionId, Client> clients_;
   SessionId broker_ = SessionId::none;
   SessionId aggregator_ = SessionId::none;
+  SessionId balancer_ = SessionId::none;
+  Time load_at_ = kNever;  // when the balancer is told the load again
+  Time load_said_{};
   uint64_t inflight_ = 0;
   uint64_t inflight_bytes_ = 0;
   bool draining_ = false;

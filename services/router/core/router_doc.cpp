@@ -49,6 +49,7 @@ Doc Router::to_doc() const {
   Doc doc;
   doc.set("broker", has_broker())
       .set("aggregator", has_aggregator())
+      .set("balancer", has_balancer())
       .set("draining", draining_)
       .set("clients", clients_.size())
       .set("inflight", inflight_)
@@ -62,6 +63,7 @@ Doc Router::to_doc() const {
       .set("not_for_clients", counters_.not_for_clients)
       .set("watch_lost", counters_.watch_lost)
       .set("workers", lane_.workers())
+      .set("gpus", lane_.gpus_doc())
       .set("calls", lane_.open_calls())
       .set("call_bytes", lane_.bytes())
       .set("client_list", std::move(clients));

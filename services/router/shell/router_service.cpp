@@ -37,6 +37,8 @@ HostOptions host_options(const Config& c) {
               {Router::kWorkers, c.text("router.worker_endpoint")}};
   o.dial = {{Router::kBroker, c.text("broker.endpoint"), Role::broker},
             {Router::kAggregator, c.text("aggregator.endpoint"), Role::aggregator}};
+  if (c.boolean("balancer.enabled"))
+    o.dial.push_back({Router::kBalancer, c.text("balancer.endpoint"), Role::balancer});
   o.spin = c.duration("router.spin");
   o.drain_timeout = std::max<Duration>(5s, c.duration("router.call_deadline"));
   return o;

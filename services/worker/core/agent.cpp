@@ -32,7 +32,7 @@ LaneShareOptions share_options(const AgentOptions& options) {
 
 Agent::Agent(AgentOptions options, LaneShare* share)
     : options_(std::move(options)),
-      ledger_(options_.resources),
+      node_(options_.devices, options_.resources, options_.labels),
       own_share_(share ? nullptr : std::make_unique<LaneShare>(share_options(options_))),
       share_(share ? share : own_share_.get()),
       pace_(options_.slots, options_.prefetch_max) {
@@ -53,16 +53,18 @@ void Agent::on_open(const SessionInfo& info, Now now, Out& out) {
   out.note("attached", "epoch=" + std::to_string(info.epoch) +
                            " held=" + std::to_string(held_.size()) +
                            " unacked=" + std::to_string(results_.size()));
-  Attach attach{options_.slots,
-                draining(),
-                offered_handlers(),
-                options_.labels,
-                options_.resources,
-                results_.first(),
-                {},
-                {}};
+  Attach attach;
+  attach.slots = options_.slots;
+  attach.draining = draining();
+  attach.handlers = offered_handlers();
+  attach.labels = options_.labels;
+  attach.resources = options_.resources;
+  attach.results_from = results_.first();
+  attach.devices = node_.device_blobs();
   attach.rows = make_rows<TokenRow>(std::vector<TokenRow>(all.begin(), all.begin() + long(n)));
   send(std::move(attach), now, out);
+  tell_at_ = kNever;
+  if (node_.grants() > 0) tell_capacity(now, out);  // ATTACH has no word for pools that are taken
   resend_wait_ = kResendAfter;
   resend_at_ = kNever;
   send_results(DRAY_MUTANT(results_not_repeated) ? results_.next() : results_.first(), now, out);
@@ -81,6 +83,7 @@ void Agent::on_close(SessionId id, CloseReason reason, Now now, Out& out) {
   closed_at_ = now.mono;
   have_at_ = kNever;
   resend_at_ = kNever;
+  tell_at_ = kNever;
   check_drain(now, out);
 }
 
@@ -209,7 +212,10 @@ void Agent::on_dispatch(const Dispatch& m, Now now, Out& out) {
            now, refused);
   }
   send_results(results_from, now, out);
-  for (const Refused& r : refused) give_back(r.code, r.rows, now, out);
+  for (const Refused& r : refused) {
+    give_back(r.code, r.rows, now, out);
+    if (r.code == Errc::infeasible) tell_capacity(now, out);
+  }
   start_ready(now, out);
 }
 
@@ -268,16 +274,11 @@ LocalSpec Agent::judge(const std::string& blob) const {
   const auto handler =
       std::find(options_.handlers.begin(), options_.handlers.end(), local.spec.handler);
   local.handler = static_cast<uint32_t>(handler - options_.handlers.begin());
-  auto needs = ledger_.resolve(local.spec.resources);
-  const auto has_label = [&](const std::string& label) {
-    return std::find(options_.labels.begin(), options_.labels.end(), label) !=
-           options_.labels.end();
-  };
+  set_needs(local);
   if (!is_offered(local.handler))
     local.refuse = Errc::unknown_handler;
-  else if (!needs || !std::all_of(local.spec.labels.begin(), local.spec.labels.end(), has_label))
+  else if (!node_.could_ever(local.request))
     local.refuse = Errc::infeasible;
-  if (needs) local.needs = std::move(*needs);
   return local;
 }
 
@@ -350,6 +351,7 @@ void Agent::on_revoke(const Revoke& m, Now now, Out& out) {
     ++counters_.revoked;
     if (t.running) {
       t.revoked = true;
+      if (DRAY_MUTANT(revoked_gives_devices) && t.spec->has_devices) node_.release_devices(t.grant);
       cancel(i, out);
     } else {
       held_.remove(i);
@@ -412,6 +414,7 @@ void Agent::tick(Now now, Out& out) {
   }
   if (now.mono >= limit_at_) check_limits(now, out);
   if (now.mono >= check_at_) check_waiting(now, out);
+  if (now.mono >= tell_at_) tell_capacity(now, out);
   check_drain(now, out);
 }
 
@@ -424,13 +427,7 @@ Doc Agent::to_doc(Now now) const {
   doc.set("received", credit_.received()).set("granted", granted(now));
   doc.set("target", target(now)).set("service_us", to_us(pace_.service()));
   doc.set("next_result", results_.next()).set("epoch", epoch_);
-  Doc resources;
-  for (size_t i = 0; i < ledger_.size(); ++i) {
-    Doc row;
-    row.set("total", ledger_.total(i)).set("taken", ledger_.taken(i));
-    resources.set(ledger_.name(i), std::move(row));
-  }
-  doc.set("resources", std::move(resources));
+  doc.set("resources", resources_doc());
   const AgentCounters& c = counters_;
   Doc counts;
   counts.set("received", c.received).set("repeated", c.repeated).set("missed", c.missed);
@@ -438,6 +435,7 @@ Doc Agent::to_doc(Now now) const {
   counts.set("time_limits", c.time_limits).set("given_back", c.given_back);
   counts.set("revoked", c.revoked).set("dropped", c.dropped).set("resends", c.resends);
   counts.set("stale_results", c.stale_results).set("stuck", c.stuck);
+  counts.set("device_lost", c.device_lost);
   doc.set("counters", std::move(counts));
   return doc;
 }

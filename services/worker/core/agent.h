@@ -11,7 +11,9 @@
 // - Task numbers below `received` are never taken. Why: HAVE has already called them lost, the
 //   broker has given them to somebody else.
 // - Results keep their number and are sent again, in order, until acknowledged.
-// - A prefetched task never waits behind a long one: after 500 ms it goes back.
+// - A prefetched task never waits behind a long one: after 500 ms it goes back. So does one that
+//   waits for GPUs, as infeasible and followed by CAPACITY, the true vector: the broker thought
+//   they were free.
 // - Tasks of a handler that shares its place with calls start when LaneShare says so, in pieces: as
 //   many together as it says. A task that has failed or was lost before runs alone, so that one bad
 //   task does not take others with it again and again.
@@ -31,7 +33,7 @@
 #include "common/wire/offer.h"
 #include "services/worker/core/holdings.h"
 #include "services/worker/core/lane_share.h"
-#include "services/worker/core/ledger.h"
+#include "services/worker/core/node.h"
 #include "services/worker/core/pace.h"
 #include "services/worker/core/result_log.h"
 #include "services/worker/core/work.h"
@@ -44,7 +46,7 @@ struct AgentOptions {
   std::vector<std::string> handlers;
   std::vector<uint32_t> handler_limits;  // how many run at once, by handler; 0 or missing: any
   std::vector<std::string> labels;
-  ResourceList resources;
+  Amounts resources;
   Duration beat = std::chrono::seconds(1);
   Duration drain_timeout = std::chrono::seconds(30);
   // Of the call lane; the agent itself does not look at these.
@@ -54,6 +56,7 @@ struct AgentOptions {
   uint32_t task_floor_percent = 5;
   Duration gather_max = std::chrono::milliseconds(50);
   Duration quantum_max = std::chrono::milliseconds(100);
+  std::vector<DeviceInfo> devices = {};  // GPUs
 };
 // The handlers with a limit, for LaneShare.
 LaneShareOptions share_options(const AgentOptions& options);
@@ -72,6 +75,7 @@ struct AgentCounters {
   uint64_t stale_results = 0;  // refused by the broker
   uint64_t resends = 0;
   uint64_t stuck = 0;  // handlers that ignored their time limit
+  uint64_t device_lost = 0;  // running tasks whose GPU was lost
 };
 
 // A handler in the table that both lanes share; its place is its index.
@@ -104,6 +108,12 @@ class Agent {
 
   // SIGTERM: no new work, finish what runs, leave after drain_timeout at the latest.
   void begin_drain(Now now, Out& out);
+  // The GPUs as they are now: told to the broker; what ran on a lost one is reported as lost.
+  void set_devices(std::vector<DeviceInfo> devices, Now now, Out& out);
+  // If something was taken or given back, by whomever, the broker is told soon.
+  void note_takings(Now now);
+  Node& node() { return node_; }
+  const Node& node() const { return node_; }
   bool draining() const { return leaving_ || told_to_drain_; }
   bool leaving() const { return leaving_; }  // not to be undone
   bool drained() const { return drained_; }  // out.exit was set
@@ -157,6 +167,17 @@ class Agent {
   std::vector<std::string> offered_handlers() const;
   void give_back_withdrawn(Now now, Out& out);
 
+  // agent_node.cpp: what tasks take of the node
+  void set_needs(LocalSpec& local) const;
+  uint32_t wait_row(const std::string& pool) const;
+  bool take_needs(HeldTask& task);
+  void give_needs(HeldTask& task);
+  bool waits_for_devices(const HeldTask& task) const;
+  void tell_capacity(Now now, Out& out);
+  Doc resources_doc() const;
+  void lose_device_task(Index i, Now now);
+  void give_back_impossible(Now now, Out& out);
+
   bool stalled(Now now) const;
   size_t busy() const { return held_.running() - in_pieces_ + pieces_.size(); }  // executors
   uint64_t share_ahead(Now now) const;
@@ -177,7 +198,7 @@ class Agent {
 
   AgentOptions options_;
   std::vector<bool> withdrawn_;  // by handler
-  Ledger ledger_;
+  Node node_;
   std::unique_ptr<LaneShare> own_share_;
   LaneShare* share_;
   Pace pace_;
@@ -199,6 +220,8 @@ class Agent {
   Time moved_at_{};  // last start or outcome
   Time check_at_ = kNever;  // next look at what waits
   Time limit_at_ = kNever;  // not after the first step of any time limit
+  Time tell_at_ = kNever;  // when the broker is told what is taken
+  uint64_t told_takings_ = 0;
 
   bool told_to_drain_ = false;  // by the broker
   bool leaving_ = false;  // by SIGTERM or a stuck thread

@@ -30,10 +30,9 @@ bool Agent::stalled(Now now) const {
 // Two pieces: one runs, and the next is here when it ends.
 uint64_t Agent::share_ahead(Now now) const {
   uint64_t most = 0;
-  for (uint32_t h = 0; h < options_.handlers.size(); ++h)
-    if (share_->shares(h) && share_->is_busy(h))
-      most = std::max<uint64_t>(most, 2 * share_->piece_goal(h, now));
-  return most == 0 ? 0 : most + options_.slots;
+  for (const uint32_t h : share_->shared())
+    if (share_->is_busy(h)) most = std::max<uint64_t>(most, 2 * share_->piece_goal(h, now));
+  return options_.slots + std::min<uint64_t>(most, options_.prefetch_max);
 }
 
 // Whether an executor may have this task now, free or ahead of time.
@@ -43,7 +42,7 @@ bool Agent::has_slot(const HeldTask& task, Now now) const {
   // Ahead of a free slot the start is not known exactly, which a short limit can not bear; and
   // resources are for tasks that run.
   const bool short_limit = task.spec->time_limit > 0s && task.spec->time_limit < kShortLimit;
-  return !short_limit && task.spec->needs.empty();
+  return !short_limit && !task.spec->has_needs;
 }
 
 // In order, except that a task may pass others that wait for resources if it needs none of these:
@@ -56,7 +55,7 @@ void Agent::start_ready(Now now, Out& out) {
   Index next = Holdings::kNone;
   for (Index i = held_.oldest_queued(); i != Holdings::kNone && !draining(); i = next) {
     next = held_.after(i);
-    const HeldTask& t = held_.at(i);
+    HeldTask& t = held_.at(i);
     if (!is_offered(t.spec->handler)) continue;  // it goes back when there is a session
     const bool shared = is_shared(t);
     if (passed == kLookPast || passed_shared == kLookPastShared) break;
@@ -66,53 +65,60 @@ void Agent::start_ready(Now now, Out& out) {
       ++passed_shared;
       continue;
     }
-    const auto& needs = t.spec->needs;
-    const bool waits =
-        !ledger_.fits(needs) || std::any_of(needs.begin(), needs.end(), [&](const auto& n) {
-          return !awaited.empty() && awaited[n.resource];
-        });
-    if (!waits && shared) {
+    const std::vector<uint32_t>& rows = t.spec->waits_on;
+    const bool behind = std::any_of(rows.begin(), rows.end(), [&](uint32_t row) {
+      return row < awaited.size() && awaited[row];
+    });
+    const bool taken = !behind && take_needs(t);
+    if (taken && shared) {
       start_piece(i, piece, now, out);
       next = held_.oldest_queued();
       continue;
     }
-    if (!waits) {
+    if (taken) {
       out.start.push_back(begin(i, now));
       continue;
     }
     ++passed;
-    awaited.resize(ledger_.size());
-    for (const ResourceNeed& n : needs) awaited[n.resource] = true;
+    for (uint32_t row : rows) {
+      if (row >= awaited.size()) awaited.resize(row + 1);
+      awaited[row] = true;
+    }
   }
   arm_check(now);
+  note_takings(now);
 }
 
 void Agent::tell_share(Now now) {
-  for (uint32_t h = 0; h < options_.handlers.size(); ++h)
-    if (share_->shares(h)) share_->set_queued(h, draining() ? 0 : held_.queued_of(h), now);
+  for (const uint32_t h : share_->shared())
+    share_->set_queued(h, draining() ? 0 : held_.queued_of(h), now);
 }
 
-// The first and what may run with it: of the same handler, without needs, for the first time, and
-// not about to be stopped by a limit of its own.
+// The first and what may run with it: of the same handler, without needs, for the first time, not
+// about to be stopped by a limit of its own, and all together not more bytes than a batch may have.
 void Agent::start_piece(Index first, size_t most, Now now, Out& out) {
   const uint32_t handler = held_.at(first).spec->handler;
   const auto joins = [&](const HeldTask& t) {
-    return t.spec->handler == handler && t.spec->needs.empty() && t.attempt <= 1 &&
+    return t.spec->handler == handler && !t.spec->has_needs && t.attempt <= 1 &&
            t.spec->time_limit == 0s;
   };
   if (!joins(held_.at(first))) most = 1;
   Piece piece{handler, 0, 0, 0};
   const uint32_t number = ++last_piece_ == 0 ? ++last_piece_ : last_piece_;
+  const HandlerOffer offer =
+      handler < options_.offers.size() ? options_.offers[handler] : HandlerOffer{};
+  size_t room = offer.max_batch_bytes != 0 ? offer.max_batch_bytes : kBodyBytesMax;
   Start start;
   size_t looked = 0;
   Index next = first;
   for (Index i = first; i != Holdings::kNone && piece.tasks < most; i = next) {
     next = held_.after(i);
-    if (i != first && !joins(held_.at(i))) {
+    const size_t size = held_.at(i).payload.size();
+    if (i != first && (!joins(held_.at(i)) || size > room)) {
       if (++looked == kLookPast) break;
       continue;
     }
-    if (i != first && held_.at(i).spec->handler != handler) continue;
+    room -= std::min(room, size);
     Start one = begin(i, now);
     held_.at(i).piece = number;
     if (piece.tasks++ == 0)
@@ -139,7 +145,6 @@ void Agent::leave_piece(const HeldTask& task, Now now) {
 
 Start Agent::begin(Index i, Now now) {
   HeldTask& t = held_.at(i);
-  ledger_.take(t.spec->needs);
   if (t.spec->time_limit > 0s) {
     const bool ahead = busy() >= options_.slots;  // begins within kWaitMax, or comes back
     t.limit_at = now.mono + t.spec->time_limit + (ahead ? kWaitMax + kCheckEvery : 0s);
@@ -148,7 +153,9 @@ Start Agent::begin(Index i, Now now) {
   held_.start(i, now.mono);
   moved_at_ = now.mono;
   ++counters_.started;
-  return {t.id, t.token, t.attempt, t.spec, t.payload};
+  Start start{t.id, t.token, t.attempt, t.spec, t.payload};
+  if (t.spec->has_needs) start.grant = std::make_shared<const Grant>(*node_.find(t.grant));
+  return start;
 }
 
 void Agent::arm_check(Now now) {
@@ -167,12 +174,15 @@ void Agent::check_waiting(Now now, Out& out) {
   if (!attached() || was_stopped) return;
   const size_t slots = options_.slots;
   size_t keep = slots > busy() ? slots - busy() : 0;
-  std::vector<TokenRow> rows;
+  std::vector<TokenRow> rows, impossible;
   Index i = held_.oldest_queued();
   while (i != Holdings::kNone && now.mono - held_.at(i).since >= kWaitMax) {
     const Index next = held_.after(i);
     if (is_shared(held_.at(i)) && now.mono - held_.at(i).since < kShareWaitMax) {
       // Pieces come by turns.
+    } else if (keep > 0 && waits_for_devices(held_.at(i))) {
+      impossible.push_back({held_.at(i).id, held_.at(i).token});
+      held_.remove(i);
     } else if (keep > 0) {
       --keep;
     } else {
@@ -183,6 +193,8 @@ void Agent::check_waiting(Now now, Out& out) {
   }
   std::reverse(rows.begin(), rows.end());
   give_back(Errc::overloaded, rows, now, out);
+  give_back(Errc::infeasible, impossible, now, out);
+  if (!impossible.empty()) tell_capacity(now, out);
   if (busy() <= slots) return;
   i = held_.oldest_running();
   size_t begun = 0;  // at most, of those that were handed out: one for each slot
@@ -228,7 +240,7 @@ bool Agent::on_outcome(Outcome&& o, Now now, std::vector<TokenRow>& unstarted) {
       release(i, now);
     } else {
       leave_piece(t, now);
-      ledger_.give(t.spec->needs);
+      give_needs(t);
       held_.requeue(i);
     }
     return false;
@@ -256,7 +268,7 @@ void Agent::finish(Index i, Verdict verdict, Errc code, uint32_t exec_us, Bytes 
 
 void Agent::release(Index i, Now now) {
   leave_piece(held_.at(i), now);
-  ledger_.give(held_.at(i).spec->needs);
+  give_needs(held_.at(i));
   held_.remove(i);
 }
 
@@ -336,7 +348,7 @@ void Agent::check_drain(Now now, Out& out) {
 }
 
 Time Agent::next_deadline() const {
-  Time t = std::min({have_at_, resend_at_, limit_at_, check_at_});
+  Time t = std::min({have_at_, resend_at_, limit_at_, check_at_, tell_at_});
   if (!leaving_ || drained_) return t;
   t = std::min(t, drain_at_);
   // While the broker is away, look when kNoBroker is over; after that only an outcome matters.
@@ -349,17 +361,17 @@ Time Agent::next_deadline() const {
 void Agent::check() const {
   held_.check();
   results_.check();
-  std::vector<uint64_t> taken(ledger_.size(), 0);
+  node_.check();
   Time first_limit = kNever;
   size_t recalled = 0;
   for (Index i = held_.oldest_running(); i != Holdings::kNone; i = held_.after(i)) {
     const HeldTask& t = held_.at(i);
-    for (const ResourceNeed& n : t.spec->needs) taken[n.resource] += n.units;
+    DRAY_ASSERT(t.spec->has_needs == (t.grant != GrantId{0}));
+    DRAY_ASSERT(!t.spec->has_needs || node_.find(t.grant) != nullptr);
     first_limit = std::min(first_limit, t.limit_at);
     DRAY_ASSERT(t.reported || !results_.has(t.token));
     ++recalled;
   }
-  for (size_t i = 0; i < taken.size(); ++i) DRAY_ASSERT(taken[i] == ledger_.taken(i));
   DRAY_ASSERT(limit_at_ <= first_limit);
   DRAY_ASSERT(recalled == held_.running());
   std::map<uint32_t, uint32_t> left;

@@ -78,6 +78,11 @@ void CallAgent::on_open(const SessionInfo& info, Now now, Out& out) {
   changed_ = true;
 }
 
+void CallAgent::tell(SessionId to, const CapacityNews& news, Now now, Out& out) {
+  for (Peer& peer : routers_)
+    if (to == SessionId::none || peer.session == to) send(peer, news, now, out);
+}
+
 void CallAgent::on_close(SessionId id, CloseReason reason, Now, Out& out) {
   const auto peer = std::find_if(routers_.begin(), routers_.end(),
                                  [&](const Peer& p) { return p.session == id; });

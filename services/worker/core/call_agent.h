@@ -92,6 +92,7 @@ class CallAgent {
   void set_draining(bool on, Now now, Out& out);  // tells every router
   // By handler, as HandlerNow; without a value: not offered any more. Tells every router.
   void set_offers(const std::vector<std::optional<HandlerOffer>>& offers, Now now, Out& out);
+  void tell(SessionId to, const CapacityNews& news, Now now, Out& out);  // none: every router
   void begin_drain(Now now, Out& out);  // for good: leave after drain_timeout at the latest
   bool draining() const { return draining_ || leaving_; }
   bool drained() const { return drained_; }

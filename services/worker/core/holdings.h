@@ -10,6 +10,7 @@
 #include "common/base/bytes.h"
 #include "common/base/ids.h"
 #include "common/base/time.h"
+#include "common/resources/node_ledger.h"
 #include "services/worker/core/work.h"
 
 namespace dray::worker {
@@ -21,6 +22,7 @@ struct HeldTask {
   Bytes payload;
   Time since{};  // queued: arrival; running: handed to the executors
   Time limit_at = kNever;  // next step of the time limit
+  GrantId grant{0};  // running with needs: of the node's ledger
   uint32_t prev = 0;
   uint32_t next = 0;
   uint32_t piece = 0;  // tasks with equal numbers run together; 0: alone

@@ -6,6 +6,7 @@
 
 #include "common/base/assert.h"
 #include "common/base/limits.h"
+#include "common/base/mutant.h"
 
 namespace dray::worker {
 namespace {
@@ -22,32 +23,32 @@ constexpr Duration kFirstPiece = 10ms;  // assumed while nothing is known
 constexpr double kAnyTime = 1e15;
 
 double us_of(Duration d) { return static_cast<double>(d.count()) / 1000; }
+Duration duration_of(double us) { return Duration(static_cast<int64_t>(1000 * us)); }
 
 }  // namespace
 
 LaneShare::LaneShare(LaneShareOptions options) : options_(std::move(options)) {
   DRAY_ASSERT(options_.floor_percent < 100);
-  for (const ShareHandler& h : options_.handlers) {
-    State s;
-    s.name = h.name;
-    s.limit = h.limit;
-    s.max_batch = std::max<uint32_t>(h.max_batch, 1);
-    state_.push_back(std::move(s));
-  }
+  for (const ShareHandler& h : options_.handlers) add(h);
+}
+
+void LaneShare::add(const ShareHandler& h) {
+  State s;
+  s.name = h.name;
+  s.limit = h.limit;
+  s.max_batch = std::max<uint32_t>(h.max_batch, 1);
+  if (h.limit != 0) shared_.push_back(static_cast<uint32_t>(state_.size()));
+  state_.push_back(std::move(s));
 }
 
 void LaneShare::set_handlers(size_t fixed, const std::vector<ShareHandler>& handlers) {
   for (size_t i = fixed; i < handlers.size(); ++i) {
     const ShareHandler& h = handlers[i];
-    const uint32_t max_batch = std::max<uint32_t>(h.max_batch, 1);
     if (i == state_.size()) {
-      State s;
-      s.name = h.name;
-      s.limit = h.limit;
-      s.max_batch = max_batch;
-      state_.push_back(std::move(s));
+      add(h);
       continue;
     }
+    const uint32_t max_batch = std::max<uint32_t>(h.max_batch, 1);
     State& s = state_[i];
     if (s.limit == 0) continue;
     const uint32_t limit = h.limit != 0 ? h.limit : static_cast<uint32_t>(kItemsMax);
@@ -90,8 +91,8 @@ bool LaneShare::floor_due(const State& s) const {
 
 size_t LaneShare::piece(uint32_t handler, Now now) const {
   const State& s = state_[handler];
-  if (s.queued == 0 || !has_place(s)) return 0;
-  const bool calls_first = (s.calls_waiting > 0 || !s.wants.empty());
+  if (s.queued == 0 || (!has_place(s) && !DRAY_MUTANT(piece_beside_calls))) return 0;
+  const bool calls_first = s.calls_waiting > 0 || !s.wants.empty();
   if (calls_first) return floor_due(s) ? std::min(s.queued, floor_size(s)) : 0;
   return std::min(s.queued, piece_size(s, now));
 }
@@ -152,7 +153,7 @@ void LaneShare::derive(State& s) {
 // A hold is kept for calls, so it does not keep them out.
 bool LaneShare::call_may_start(uint32_t handler) const {
   const State& s = state_[handler];
-  return s.calls + s.pieces < s.limit && !floor_due(s);
+  return (s.calls + s.pieces < s.limit || DRAY_MUTANT(shared_place_taken)) && !floor_due(s);
 }
 
 void LaneShare::start_call(uint32_t handler, Now now) {
@@ -169,7 +170,7 @@ void LaneShare::end_call(uint32_t handler, uint32_t items, uint32_t run_us, Now 
   if (run_us > 0) s.line.add(items, run_us);
   if (s.queued > 0) {
     const uint32_t f = options_.floor_percent;
-    const Duration most(static_cast<int64_t>(2000 * piece_us(s, s.max_batch)));
+    const Duration most = duration_of(2 * piece_us(s, s.max_batch));
     s.debt = std::min<Duration>(most, s.debt + std::chrono::microseconds(run_us) * f / (100 - f));
   }
   switch_mode(s, now);
@@ -196,7 +197,7 @@ void LaneShare::steer(State& s, Now now) {
   uint32_t slower = 0;
   size_t p99 = s.taken.size();
   while (p99 > 0 && slower * 100 <= s.samples) slower += s.taken[--p99];
-  const Duration least(static_cast<int64_t>(1000 * piece_us(s, 1)));
+  const Duration least = duration_of(piece_us(s, 1));
   const bool grows = now.mono >= s.grow_at;
   if (p99 > kTooSlow && s.free_pieces > 0) {  // else it is not the tasks that make them late
     if (s.quantum > least)
@@ -269,19 +270,22 @@ void LaneShare::forget(SessionId router) {
 
 void LaneShare::decide(Now now, std::vector<Grant>& grants, std::vector<uint32_t>& changed_terms) {
   deadline_ = kNever;
-  for (uint32_t i = 0; i < state_.size(); ++i) {
+  for (const uint32_t i : shared_) {
     State& s = state_[i];
-    if (s.limit == 0) continue;
     switch_mode(s, now);
     steer(s, now);
-    if (floor_due(s) &&
-        has_place(s)) {  // tasks could have started, and did not: others wait for it
+    // Tasks could have started, and did not: others wait for it.
+    if (floor_due(s) && has_place(s) && !moved_) {
       s.debt = Duration{};
       calls_moved_ = true;
     }
     const size_t gone = std::erase_if(s.holds, [&](const Hold& h) { return h.until <= now.mono; });
-    counters_.idle_grants += gone;
-    moved_ = moved_ || gone > 0;
+    if (gone > 0) {
+      counters_.idle_grants += gone;
+      moved_ = true;
+      if (options_.floor_percent != 0 && s.queued > 0)
+        s.debt = std::max(s.debt, duration_of(1 + piece_us(s, floor_size(s))));
+    }
     while (has_place(s) && s.calls_waiting == 0 && !s.wants.empty() && !floor_due(s)) {
       const auto first =
           std::min_element(s.wants.begin(), s.wants.end(),
@@ -291,7 +295,7 @@ void LaneShare::decide(Now now, std::vector<Grant>& grants, std::vector<uint32_t
       s.wants.erase(first);
       ++counters_.grants;
     }
-    if (const Terms t = terms(i); !(t == s.told)) {
+    if (const Terms t = terms(i); !(t == s.told) && !(DRAY_MUTANT(share_end_untold) && !s.on)) {
       s.told = t;
       changed_terms.push_back(i);
     }
@@ -318,10 +322,9 @@ void LaneShare::check() const {
 }
 
 Doc LaneShare::to_doc(Now now) const {
-  Doc doc;
-  for (uint32_t i = 0; i < state_.size(); ++i) {
+  Doc doc, handlers, counts;
+  for (const uint32_t i : shared_) {
     const State& s = state_[i];
-    if (s.limit == 0) continue;
     Doc row;
     row.set("limit", s.limit).set("calls", s.calls).set("pieces", s.pieces);
     row.set("calls_waiting", s.calls_waiting).set("queued", s.queued).set("shared", s.on);
@@ -329,8 +332,12 @@ Doc LaneShare::to_doc(Now now) const {
     row.set("quantum_us", to_us(s.quantum)).set("piece", piece_size(s, now));
     row.set("slo_us", to_us(s.slo)).set("debt_us", to_us(s.debt));
     row.set("base_us", s.line.a_us()).set("item_us", s.line.b_us());
-    doc.set(s.name, std::move(row));
+    handlers.set(s.name, std::move(row));
   }
+  const ShareCounters& c = counters_;
+  counts.set("pieces", c.pieces).set("tasks", c.tasks).set("floor_pieces", c.floor_pieces);
+  counts.set("wants", c.wants).set("grants", c.grants).set("idle_grants", c.idle_grants);
+  doc.set("handlers", std::move(handlers)).set("counters", std::move(counts));
   return doc;
 }
 

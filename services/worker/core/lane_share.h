@@ -9,7 +9,9 @@
 //   nothing to the tasks. Without tasks there is no window.
 // - Q + W + the calls' own batch must fit into their deadline: Q and W begin as shares of it, and
 //   follow what calls were measured to take of it.
-// - Tasks get at least `floor_percent` of the time, however many calls there are.
+// - Tasks get at least `floor_percent` of the time, however many calls there are, and the next turn
+//   after a router that asked for the place did not use it: else one that only asks would starve
+//   them.
 //
 // Measured in the simulator and on real processes: docs/operations.md, "Two lanes on one device".
 #pragma once
@@ -58,6 +60,7 @@ class LaneShare {
   void set_handlers(size_t fixed, const std::vector<ShareHandler>& handlers);
 
   bool shares(uint32_t handler) const { return state_[handler].limit != 0; }
+  const std::vector<uint32_t>& shared() const { return shared_; }  // the handlers that do
 
   // --- queued lane ---
   void set_queued(uint32_t handler, size_t tasks, Now now);
@@ -104,6 +107,7 @@ class LaneShare {
   void decide(Now now, std::vector<Grant>& grants, std::vector<uint32_t>& changed_terms);
   // True once after something that may let a piece start, or a batch of calls.
   bool take_moved();
+  bool has_moved() const { return moved_; }
   bool take_calls_moved();
   Time next_deadline() const { return deadline_; }
 
@@ -154,6 +158,7 @@ class LaneShare {
   bool floor_due(const State& s) const;
   double piece_us(const State& s, size_t tasks) const;
   size_t piece_size(const State& s, Now now) const;
+  void add(const ShareHandler& h);
   void derive(State& s);
   void steer(State& s, Now now);
   void switch_mode(State& s, Now now);
@@ -161,6 +166,7 @@ class LaneShare {
 
   LaneShareOptions options_;
   std::vector<State> state_;
+  std::vector<uint32_t> shared_;
   ShareCounters counters_;
   Time deadline_ = kNever;
   bool moved_ = false;

@@ -1,7 +1,9 @@
 // Needs to requests, and grants of the ledger.
 #include "services/worker/core/replica_resources.h"
 
-#include "common/resources/node_ledger.h"
+#include <algorithm>
+
+#include "common/base/assert.h"
 
 namespace dray::worker {
 
@@ -22,12 +24,6 @@ Result<Request> replica_request(const ReplicaSpec& spec) {
   return request;
 }
 
-Capacity capacity_of(const NodeResources::Amounts& pools, const std::vector<std::string>& labels) {
-  Capacity capacity;
-  capacity.pools = ResourceVec(pools);
-  capacity.labels = labels;
-  return capacity;
-}
 }  // namespace
 
 Status check_needs(const ReplicaSpec& spec) {
@@ -35,28 +31,35 @@ Status check_needs(const ReplicaSpec& spec) {
   return request ? Status() : Status(request.error());
 }
 
-NodeResources::NodeResources(const Amounts& pools, std::vector<std::string> labels)
-    : pools_(pools),
-      labels_(std::move(labels)),
-      ledger_(std::make_unique<NodeLedger>(capacity_of(pools_, labels_))) {}
-
-NodeResources::~NodeResources() = default;
-
 Result<std::vector<std::string>> NodeResources::reserve(uint64_t id, const ReplicaSpec& spec) {
   DRAY_TRY_ASSIGN(const Request request, replica_request(spec));
-  auto granted = ledger_->reserve(GrantId{id}, request, {});
-  if (const auto* refusal = std::get_if<Refusal>(&granted))
+  const GrantId grant = node_.next_id();
+  if (const auto refusal = node_.reserve(grant, request))
     return make_error(Errc::infeasible, refusal->explain());
-  return std::get<Grant>(granted).uuids;
+  grants_[id] = grant;
+  return node_.find(grant)->uuids;
 }
 
-void NodeResources::release(uint64_t id) { ledger_->release(GrantId{id}); }
+void NodeResources::release(uint64_t id) {
+  const auto at = grants_.find(id);
+  DRAY_ASSERT(at != grants_.end());
+  node_.release(at->second);
+  grants_.erase(at);
+}
+
+std::optional<std::string> NodeResources::lost(uint64_t id) const {
+  const auto at = grants_.find(id);
+  const std::vector<GrantId> all = node_.lost();
+  if (at == grants_.end() || std::find(all.begin(), all.end(), at->second) == all.end()) return {};
+  return node_.loss_text(at->second);
+}
 
 void NodeResources::report(NodeReport& report) const {
-  report.resources = pools_;
-  report.labels = labels_;
-  for (const PoolState& pool : ledger_->state().pools)
-    if (pool.taken != 0) report.taken.emplace_back(pool.name, pool.taken);
+  CapacityNews news = node_.news(0);
+  report.devices = std::move(news.devices);
+  report.resources = std::move(news.resources);
+  report.taken = std::move(news.taken);
+  report.labels = std::move(news.labels);
 }
 
 }  // namespace dray::worker

@@ -1,20 +1,17 @@
 // ReplicaResources: what of the node replicas hold. An interface, so that the replicas do not know
-// whose ledger it is; NodeResources is one of their own, for pools.
+// whose ledger it is; NodeResources takes of the node's own, as tasks do.
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <optional>
 #include <string>
-#include <utility>
+#include <unordered_map>
 #include <vector>
 
 #include "common/base/result.h"
 #include "common/wire/fleet.h"
 #include "common/wire/fleet_messages.h"
-
-namespace dray {
-class NodeLedger;
-}
+#include "services/worker/core/node.h"
 
 namespace dray::worker {
 
@@ -24,6 +21,8 @@ class ReplicaResources {
   // The devices of the grant, or why there is none now. Pre: the id has none.
   virtual Result<std::vector<std::string>> reserve(uint64_t id, const ReplicaSpec& spec) = 0;
   virtual void release(uint64_t id) = 0;
+  // Why what the id holds is of no use any more, or none.
+  virtual std::optional<std::string> lost(uint64_t id) const = 0;
   // Fills in all but the goal and the replicas.
   virtual void report(NodeReport& report) const = 0;
 };
@@ -33,17 +32,15 @@ Status check_needs(const ReplicaSpec& spec);
 
 class NodeResources : public ReplicaResources {
  public:
-  using Amounts = std::vector<std::pair<std::string, uint64_t>>;
-  NodeResources(const Amounts& pools, std::vector<std::string> labels);
-  ~NodeResources() override;
+  explicit NodeResources(Node& node) : node_(node) {}
   Result<std::vector<std::string>> reserve(uint64_t id, const ReplicaSpec& spec) override;
   void release(uint64_t id) override;
+  std::optional<std::string> lost(uint64_t id) const override;
   void report(NodeReport& report) const override;
 
  private:
-  Amounts pools_;
-  std::vector<std::string> labels_;
-  std::unique_ptr<NodeLedger> ledger_;
+  Node& node_;
+  std::unordered_map<uint64_t, GrantId> grants_;  // by id of the replica; for lookups only
 };
 
 }  // namespace dray::worker

@@ -172,6 +172,7 @@ void Replicas::update(Replica& r, const ReplicaSpec& spec, Now now, Out& out) {
   changed_ = true;
   if (r.state == ReplicaState::failed && !stopping_) {  // it is worth another try
     r.crashes = 0;
+    r.hopeless = false;
     return start(r, now, out);
   }
   send_config(r, out);
@@ -244,7 +245,8 @@ void Replicas::on_ready(Replica& r, ProcessEvent&& event, Now now, Out& out) {
   for (const ReplicaHandler& h : event.handlers) {
     const std::string other = other_owner(r, h.offer.name);
     if (other.empty()) continue;
-    r.crashes = kCrashesMax;  // it would be the same the next time
+    r.hopeless = true;
+    r.crashes = kCrashesMax;
     return kill(r, "handler '" + h.offer.name + "' is already defined by " + other, out);
   }
   r.handlers = std::move(event.handlers);
@@ -286,19 +288,36 @@ void Replicas::on_gone(Replica& r, const ProcessEvent& event, Now now, Out& out)
   start(r, now, out);
 }
 
+void Replicas::fail(Replica& r, const std::string& text, Now now) {
+  r.start_at = kNever;
+  set_state(r, ReplicaState::failed, text);
+  release(r, now);
+}
+
+void Replicas::on_devices(Now now, Out& out) {
+  for (auto& [id, r] : replicas_) {
+    if (!r.granted || r.devices.empty()) continue;
+    const auto why = resources_.lost(id);
+    if (!why) continue;
+    r.hopeless = true;
+    r.crashes = kCrashesMax;
+    if (r.process == 0)
+      fail(r, *why, now);
+    else
+      kill(r, *why, out);
+  }
+}
+
 void Replicas::crashed(Replica& r, const std::string& text, Now now, Out& out) {
   const bool was_ready = r.state == ReplicaState::ready || r.state == ReplicaState::unhealthy;
-  if (was_ready && now.mono - r.ready_at >= kStable) r.crashes = 0;
+  if (was_ready && !r.hopeless && now.mono - r.ready_at >= kStable) r.crashes = 0;
   ++r.crashes;
   ++crashes_;
   ++r.restarts;
   out.note("executor_ended", "deployment=" + r.spec.deployment + " code=" + r.spec.code +
                                  " crashes=" + std::to_string(r.crashes) + " text=" + text);
   if (was_ready) r.offer_until = now.mono + kKeepOffer;
-  if (r.crashes >= (r.was_ready ? kCrashesMax : kStartsMax) && !r.fixed) {
-    set_state(r, ReplicaState::failed, text);
-    return release(r, now);
-  }
+  if (r.crashes >= (r.was_ready ? kCrashesMax : kStartsMax) && !r.fixed) return fail(r, text, now);
   set_state(r, ReplicaState::starting, text);
   r.start_at = now.mono + backoff(r.crashes);
   next_ = std::min({next_, r.start_at, r.offer_until > now.mono ? r.offer_until : kNever});

@@ -12,6 +12,7 @@
 // - A PLACE is followed as a whole or not at all; an older one of the same session not at all.
 // - Handlers of a process that ended stay offered for kKeepOffer: usually it is back before that,
 //   and calls wait for it instead of being refused.
+// - A replica whose device is lost has failed: the balancer knows better places.
 // - Resources are held from before the first start to the end of the last process.
 #pragma once
 
@@ -59,6 +60,8 @@ class Replicas {
   // Error, and nothing changed: it can not be read.
   Status on_place(const Place& place, Now now, Out& out);
   void on_events(std::vector<ProcessEvent>&& events, Now now, Out& out);
+  // What the node has changed: replicas whose device is lost end, and fail.
+  void on_devices(Now now, Out& out);
   void tick(Now now, Out& out);
   Time next_deadline() const;
   void stop_all(Now now, Out& out);  // for good: nothing is started again
@@ -89,6 +92,7 @@ class Replicas {
     std::vector<std::string> devices{};
     bool granted = false;
     bool leaving = false;  // it is not wanted any more
+    bool hopeless = false;  // it would end the same way the next time
     bool recycling = false;  // its process ends because it has run enough
     uint32_t crashes = 0;  // in a row
     uint32_t restarts = 0;
@@ -119,6 +123,7 @@ class Replicas {
   void on_ready(Replica& r, ProcessEvent&& event, Now now, Out& out);
   void on_pong(Replica& r, const ProcessEvent& event, Now now);
   void on_gone(Replica& r, const ProcessEvent& event, Now now, Out& out);
+  void fail(Replica& r, const std::string& text, Now now);
   void crashed(Replica& r, const std::string& text, Now now, Out& out);
   void release(Replica& r, Now now);
   void forget(Map::iterator it);

@@ -10,17 +10,13 @@
 #include "common/base/ids.h"
 #include "common/base/result.h"
 #include "common/base/time.h"
+#include "common/resources/node_ledger.h"
 #include "common/wire/outbox.h"
 #include "common/wire/spec.h"
 #include "services/worker/core/call_work.h"
 #include "services/worker/core/replica_work.h"
 
 namespace dray::worker {
-
-struct ResourceNeed {
-  uint32_t resource = 0;  // row of the agent's ledger
-  uint64_t units = 0;
-};
 
 // The options of a task, parsed once per blob and judged against this worker.
 struct LocalSpec {
@@ -29,7 +25,10 @@ struct LocalSpec {
   Errc refuse = Errc::ok;  // unknown_handler or infeasible: give back; bad_message: fail
   std::string problem;  // text for `refuse`
   Duration time_limit{0};  // 0 = none
-  std::vector<ResourceNeed> needs;
+  Request request;  // of the node's ledger
+  bool has_needs = false;  // else the ledger is not asked
+  bool has_devices = false;
+  std::vector<uint32_t> waits_on;  // what it may have to wait for, as Agent::wait_row numbers it
 };
 
 // Run this. The executors may keep it waiting behind others, in order; see WorkerOut.recall.
@@ -40,6 +39,7 @@ struct Start {
   std::shared_ptr<const LocalSpec> spec;
   Bytes payload;
   std::vector<Start> more{};  // of the same handler: run them together with it, as one batch
+  std::shared_ptr<const Grant> grant{};  // of the node; null: nothing (gpu_environment.h)
 };
 
 // One for every Start, always, also when it was cancelled.

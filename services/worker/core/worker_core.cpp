@@ -16,9 +16,9 @@ CallAgentOptions call_options(const AgentOptions& options) {
 }  // namespace
 
 WorkerCore::WorkerCore(AgentOptions options, ReplicaOptions replicas)
-    : resources_(options.resources, options.labels),
-      share_(share_options(options)),
+    : share_(share_options(options)),
       tasks_(options, &share_),
+      resources_(tasks_.node()),
       calls_(call_options(options), &share_),
       replicas_(std::move(replicas), resources_),
       own_(options.handlers.size()) {
@@ -96,6 +96,7 @@ void WorkerCore::report(bool all, Out& out) {
   resources_.report(report);
   report.replicas = replicas_.statuses(all);
   draining_told_ = report.draining;
+  node_changed_ = false;
   out.now.push_back({balancer_, 0, 0, 0, std::move(report), {}, 0});
 }
 
@@ -107,9 +108,22 @@ void WorkerCore::on_open(const SessionInfo& info, Now now, Out& out) {
     replicas_.on_balancer();
     report(true, out);
   } else if (info.role == Role::router)
-    calls_.on_open(info, now, out);
+    open_router(info, now, out);
   else
     tasks_.on_open(info, now, out);
+}
+
+void WorkerCore::open_router(const SessionInfo& info, Now now, Out& out) {
+  calls_.on_open(info, now, out);
+  const Node& node = tasks_.node();
+  if (!node.devices().empty()) calls_.tell(info.id, node.news(0), now, out);
+}
+
+void WorkerCore::set_devices(std::vector<DeviceInfo> devices, bool is_news, Now now, Out& out) {
+  tasks_.set_devices(std::move(devices), now, out);
+  replicas_.on_devices(now, out);
+  node_changed_ = node_changed_ || is_news;
+  if (is_news) calls_.tell(SessionId::none, tasks_.node().news(0), now, out);
 }
 
 void WorkerCore::on_close(SessionId id, CloseReason reason, Now now, Out& out) {
@@ -153,7 +167,9 @@ void WorkerCore::end_turn(Now now, Out& out) {
   else
     calls_.set_draining(tasks_.draining(), now, out);
   apply_replicas(now, out);
-  if (replicas_.has_news() || tasks_.draining() != draining_told_) report(false, out);
+  tasks_.note_takings(now);
+  if (replicas_.has_news() || node_changed_ || tasks_.draining() != draining_told_)
+    report(false, out);
   calls_.end_turn(now, out);
   share_out(now, out);
   out.exit = drained() && !exit_told_;  // the agent speaks only for itself
@@ -168,6 +184,7 @@ void WorkerCore::share_out(Now now, Out& out) {
     if (share_.take_calls_moved()) calls_.start_more(now, out);
     if (share_.take_moved()) tasks_.start_ready(now, out);
     share_.decide(now, grants_, changed_terms_);
+    if (!share_.has_moved()) break;
   }
   calls_.tell_share(grants_, changed_terms_, now, out);
   grants_.clear();

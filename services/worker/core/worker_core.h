@@ -39,6 +39,8 @@ class WorkerCore {
                      replicas_.next_deadline()});
   }
   void begin_drain(Now now, Out& out);
+  // The GPUs as they are now. `is_news`: routers are told, too.
+  void set_devices(std::vector<DeviceInfo> devices, bool is_news, Now now, Out& out);
   bool drained() const { return tasks_.drained() && calls_.drained(); }
   // 70: a thread does not return.
   int exit_code() const { return tasks_.running() + calls_.running() == 0 ? 0 : 70; }
@@ -63,14 +65,15 @@ class WorkerCore {
     OfferedHandler offered;
     ShareHandler share = {};  // as it was offered last
   };
+  void open_router(const SessionInfo& info, Now now, Out& out);
   void apply_replicas(Now now, Out& out);
   size_t entry_of(const std::string& name, Out& out);
   void report(bool all, Out& out);
   void share_out(Now now, Out& out);
 
-  NodeResources resources_;
   LaneShare share_;
   Agent tasks_;
+  NodeResources resources_;  // replicas take of the same ledger as tasks
   CallAgent calls_;
   std::vector<LaneShare::Grant> grants_;
   std::vector<uint32_t> changed_terms_;
@@ -80,6 +83,7 @@ class WorkerCore {
   bool table_full_ = false;
   SessionId balancer_ = SessionId::none;
   bool draining_told_ = false;  // to the balancer
+  bool node_changed_ = false;  // which it has not been told yet
   bool exit_told_ = false;
 };
 

@@ -14,6 +14,7 @@
 #include "common/service/metrics.h"
 #include "common/service/service.h"
 #include "services/worker/shell/bridge.h"
+#include "services/worker/shell/gpus.h"
 #include "services/worker/shell/plugin_host.h"
 
 namespace dray::worker {
@@ -101,7 +102,7 @@ uint32_t slots_of(const Config& config, const char* key) {
   return slots != 0 ? slots : std::max(1u, std::thread::hardware_concurrency());
 }
 
-AgentOptions agent_options(const Config& config, const PluginHost& host) {
+AgentOptions agent_options(const Config& config, const PluginHost& host, const Gpus& gpus) {
   AgentOptions o;
   o.slots = slots_of(config, "worker.slots");
   o.call_slots = slots_of(config, "worker.call_slots");
@@ -120,7 +121,20 @@ AgentOptions agent_options(const Config& config, const PluginHost& host) {
     o.resources.emplace_back(name, static_cast<uint64_t>(units));
   if (config.amounts("worker.resources").count("cpu") == 0)
     o.resources.emplace_back("cpu", uint64_t{o.slots} * 10'000);
+  o.devices = gpus.devices();
   return o;
+}
+
+// What tasks are told apart by must be proper, or nobody takes it.
+Status check_node(const AgentOptions& o) {
+  for (const auto& [name, units] : o.resources)
+    for (std::string_view own : {"gpu", "gpus", "gpu_memory"})
+      if (name == own)
+        return make_error(Errc::config, "worker.resources." + name +
+                                            ": GPUs are found by the worker itself (worker.gpus); "
+                                            "choose another name");
+  const auto capacity = capacity_of(o.devices, o.resources, o.labels);
+  return capacity ? Status() : Status(make_error(Errc::config, capacity.error().detail));
 }
 
 HostOptions host_options(const Config& config) {
@@ -191,7 +205,8 @@ void export_call_metrics(const CallAgent& calls, uint32_t slots) {
   export_level("dray_worker_call_payload_bytes", "Payloads of calls held.", calls.payload_bytes());
 }
 
-ServiceHooks<PacedCore> make_hooks(const AgentOptions& options, Bridge& bridge) {
+ServiceHooks<PacedCore> make_hooks(const AgentOptions& options, Bridge& bridge, PacedCore& paced,
+                                   Gpus& gpus) {
   ServiceHooks<PacedCore> hooks;
   hooks.not_ready = [](PacedCore& core) {  // routers come and go; a worker without one is ready
     std::vector<std::string> reasons;
@@ -207,7 +222,11 @@ ServiceHooks<PacedCore> make_hooks(const AgentOptions& options, Bridge& bridge) 
     export_total("dray_worker_process_crashes_total",
                  "Processes of handlers that ended by themselves.", core.replicas().crashes());
   };
-  hooks.poll = [&bridge](Now now, WorkerOut& out) { bridge.poll(now, out); };
+  hooks.poll = [&bridge, &paced, &gpus](Now now, WorkerOut& out) {
+    bridge.poll(now, out);
+    if (auto news = gpus.poll(now.mono))
+      paced.set_devices(std::move(news->devices), news->for_routers, now, out);
+  };
   return hooks;
 }
 
@@ -249,8 +268,8 @@ int refuse_start(const Error& error) {
   return kExitConfig;
 }
 
-int run_with(const Config& config, PluginHost& plugins, ReplicaOptions replicas) {
-  const AgentOptions options = agent_options(config, plugins);
+int run_with(const Config& config, PluginHost& plugins, Gpus& gpus, const AgentOptions& options,
+             ReplicaOptions replicas) {
   replicas.handlers = options.handlers;
   PacedCore core(options, std::move(replicas));
   NoDurable durable;
@@ -285,7 +304,10 @@ int run_with(const Config& config, PluginHost& plugins, ReplicaOptions replicas)
              {"call_slots", options.call_slots},
              {"handlers", core.handlers()},
              {"processes", core.replicas().processes()}});
-  int code = run_service("worker", config.text("worker.http"), host, make_hooks(options, bridge));
+  gpus.watch(config, wake);
+  int code = run_service("worker", config.text("worker.http"), host,
+                         make_hooks(options, bridge, core, gpus));
+  gpus.stop();
   if (code == kExitOk) code = core.exit_code();
   log_event(LogLevel::info, "stopped", {{"code", code}});
   log_flush();
@@ -304,6 +326,8 @@ int run_worker(const Config& config) {
   start_log(config, config.text("worker.name"));
   int name_lock = -1;  // held until the process ends
   if (Status locked = lock_name(config, name_lock); !locked) return refuse_start(locked.error());
+  Gpus gpus;
+  if (Status found = gpus.find(config); !found) return refuse_start(found.error());
   HandlerLog handler_log;
   PluginOptions options;
   if (has_key("worker.allow_test_handlers"))
@@ -320,7 +344,9 @@ int run_worker(const Config& config) {
   } else if (Status loaded = load_plugins(config, plugins); !loaded) {
     return refuse_start(loaded.error());
   }
-  return run_with(config, plugins, std::move(replicas));
+  const AgentOptions agent = agent_options(config, plugins, gpus);
+  if (Status ok = check_node(agent); !ok) return refuse_start(ok.error());
+  return run_with(config, plugins, gpus, agent, std::move(replicas));
 }
 
 }  // namespace dray::worker

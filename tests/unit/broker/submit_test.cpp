@@ -157,3 +157,31 @@ TEST_CASE("cancel ends a queued task, and a running one at once") {
   b.boot();
   CHECK(b.state(list[0]) == TaskState::cancelled);
 }
+
+TEST_CASE("the balancer is told once a second what is queued and what runs") {
+  Bench b;
+  b.open(kRouter, Role::router, "router");
+  b.attach(kWorkerA, "w", 2);
+  b.submit(5);
+  b.sent.clear();
+  b.pass(3s);
+  const auto told = [&] {
+    std::vector<Backlog> list;
+    for (const Send& s : b.sent)
+      if (const auto* m = std::get_if<Backlog>(&s.message)) list.push_back(*m);
+    return list;
+  };
+  CHECK(told().empty());  // there is nobody to tell
+  b.open(SessionId{90}, Role::balancer, "balancer");
+  b.sent.clear();
+  b.pass(4s);
+  REQUIRE(told().size() >= 3);
+  using Counts = std::vector<std::pair<std::string, uint64_t>>;
+  CHECK(told().back().waiting == Counts{{"echo", 3}});
+  CHECK(told().back().leased == Counts{{"echo", 2}});
+  // Its VIEW is nothing to complain about.
+  b.sent.clear();
+  b.say(SessionId{90}, View{});
+  b.turn();
+  for (const Send& s : b.sent) CHECK_FALSE(std::holds_alternative<Reject>(s.message));
+}

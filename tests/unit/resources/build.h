@@ -44,7 +44,7 @@ struct Bench {
     auto got = ledger.reserve(GrantId{++last}, request, classes);
     ledger.check();
     if (auto* grant = std::get_if<Grant>(&got)) return devices_of(grant->shares);
-    refusal = std::get<Refusal>(got);
+    refusal = std::get<PlacementRefusal>(got);
     return {99};
   }
   std::vector<uint32_t> take(const Variant& variant, Strategy strategy = Strategy::pack) {
@@ -56,7 +56,7 @@ struct Bench {
   }
   NodeLedger ledger;
   std::vector<RequestClass> classes;
-  Refusal refusal;
+  PlacementRefusal refusal;
   uint64_t last = 0;
 };
 

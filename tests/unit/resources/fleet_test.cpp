@@ -21,7 +21,7 @@ struct Nodes {
   // Node of the choice, which is taken; 99 and `refusal` if there is none.
   size_t take(const Request& r) {
     auto got = choose_node(views, r, classes);
-    if (auto* none = std::get_if<Refusal>(&got)) {
+    if (auto* none = std::get_if<PlacementRefusal>(&got)) {
       refusal = *none;
       return 99;
     }
@@ -30,7 +30,7 @@ struct Nodes {
     return node;
   }
   size_t take(const Variant& v, Strategy s = Strategy::pack) { return take(one(v, s)); }
-  Refusal refusal;
+  PlacementRefusal refusal;
 };
 
 std::vector<size_t> nodes_of(const std::vector<NodeChoice>& choices) {

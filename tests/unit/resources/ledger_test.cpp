@@ -22,8 +22,8 @@ TEST_CASE("a grant's id is taken once") {
   NodeLedger ledger(node_of(1));
   CHECK(std::holds_alternative<Grant>(ledger.reserve(GrantId{7}, one(want("0.5")), {})));
   auto again = ledger.reserve(GrantId{7}, one(want("0.5")), {});
-  REQUIRE(std::holds_alternative<Refusal>(again));
-  CHECK(std::get<Refusal>(again).code == Shortage::duplicate_id);
+  REQUIRE(std::holds_alternative<PlacementRefusal>(again));
+  CHECK(std::get<PlacementRefusal>(again).code == Shortage::duplicate_id);
   ledger.check();
 }
 

@@ -75,7 +75,7 @@ class Comparison {
     const size_t expected = naive_.first_fit(r);
     const GrantId id{++last_};
     auto got = ledger_.reserve(id, r, mix_.classes());
-    if (auto* refusal = std::get_if<Refusal>(&got)) {
+    if (auto* refusal = std::get_if<PlacementRefusal>(&got)) {
       REQUIRE(expected == r.variants.size());
       REQUIRE_FALSE(refusal->explain().empty());
       ++seen["refused " + std::to_string(static_cast<int>(refusal->code))];

@@ -200,6 +200,7 @@ class CallBench {
   std::map<SessionId, std::vector<WantRow>> wants;
   std::map<SessionId, uint64_t> batches;  // sent to each worker
   std::vector<std::pair<SessionId, Reject>> rejects;
+  std::vector<std::pair<Time, Load>> loads;  // what the balancer was told
   size_t messages = 0;
 
  private:
@@ -212,6 +213,7 @@ class CallBench {
     if (const auto* r = std::get_if<Reply>(&m)) record_reply(s.to, *r);
     if (const auto* r = std::get_if<Run>(&m)) record_run(s.to, *r);
     if (const auto* r = std::get_if<Reject>(&m)) rejects.emplace_back(s.to, *r);
+    if (const auto* r = std::get_if<Load>(&m)) loads.emplace_back(now.mono, *r);
     if (const auto* r = std::get_if<Drain>(&m)) drains[s.to].push_back(r->on);
     if (const auto* r = std::get_if<Want>(&m))
       for (size_t i = 0; i < r->rows.size(); ++i) wants[s.to].push_back(r->rows[i]);

@@ -188,6 +188,24 @@ TEST_CASE("share: a place is not held for long, and not at all for a router that
   CHECK(b.share.counters().idle_grants == 1);
 }
 
+TEST_CASE("share: a router that asks again and again and sends nothing does not starve tasks") {
+  Bench b;
+  b.learn();
+  b.call(1);
+  int pieces = 0;
+  for (int ms = 0; ms < 1000; ++ms) {
+    b.share.set_queued(1, 1000, b.now());
+    b.want(kA);
+    b.pass(1ms);
+    if (!b.share.take_moved()) continue;
+    if (const size_t n = b.share.piece(1, b.now())) {
+      ++pieces;
+      b.piece(static_cast<uint32_t>(n));
+    }
+  }
+  CHECK(pieces > 100);
+}
+
 TEST_CASE("share: a router that is gone holds and wants nothing") {
   Bench b;
   b.learn();
@@ -265,6 +283,7 @@ TEST_CASE("share: a floor that tasks can not use does not keep calls out") {
   REQUIRE(b.share.piece(1, b.now()) > 0);
   REQUIRE_FALSE(b.share.call_may_start(1));
   b.share.take_calls_moved();
+  b.share.take_moved();
   b.decide();  // nothing was started: slots or resources are taken by others
   CHECK(b.share.take_calls_moved());
   CHECK(b.share.call_may_start(1));

@@ -42,9 +42,33 @@ ReplicaHandler handler(const std::string& name, uint32_t max_ongoing = 0, uint32
   return h;
 }
 
+std::vector<DeviceInfo> two_gpus(bool second_lost = false) {
+  std::vector<DeviceInfo> devices(2);
+  for (size_t i = 0; i < 2; ++i) {
+    devices[i].uuid = "GPU-" + std::to_string(i);
+    devices[i].units = kResourceUnit;
+    devices[i].memory_mib = 1000;
+  }
+  if (second_lost) {
+    devices[1].units = devices[1].memory_mib = 0;
+    devices[1].health = 3;
+    devices[1].reason = "XID 79";
+  }
+  return devices;
+}
+
+ReplicaSpec with_gpu(ReplicaSpec s, uint64_t units) {
+  NeedInfo need;
+  need.gpus = units;
+  s.needs = {encode_need(need)};
+  return s;
+}
+
 struct Rig {
   explicit Rig(ReplicaOptions options = {})
-      : resources({{"cpu", 4 * kResourceUnit}}, {}), core(std::move(options), resources) {}
+      : node(two_gpus(), {{"cpu", 4 * kResourceUnit}}, {}),
+        resources(node),
+        core(std::move(options), resources) {}
 
   Now now() const { return {Time(at), 0}; }
   void collect() {
@@ -104,6 +128,7 @@ struct Rig {
   }
   ReplicaState state(uint64_t id) { return static_cast<ReplicaState>(status(id).state); }
 
+  Node node;
   NodeResources resources;
   Replicas core;
   WorkerOut out;
@@ -508,6 +533,51 @@ TEST_CASE("replicas: random life") {
     r.resources.report(report);
     CHECK(report.taken.empty());
   }
+}
+
+TEST_CASE("replicas: what is on a lost device ends and has failed") {
+  Rig r;
+  REQUIRE(r.place({with_gpu(spec(1), kResourceUnit), with_gpu(spec(2), kResourceUnit)}));
+  REQUIRE(r.started.size() == 2);
+  CHECK(r.started[1].devices == std::vector<std::string>{"GPU-1"});
+  r.ready(1);
+  r.ready(2);
+  for (int i = 0; i < 40; ++i) {  // long enough to be forgiven an ordinary crash
+    r.go(1s);
+    for (uint64_t p : std::exchange(r.pinged, {})) r.say(p, Kind::pong);
+  }
+  REQUIRE(r.node.set_devices(two_gpus(true)));
+  r.core.on_devices(r.now(), r.out);
+  r.collect();
+  REQUIRE(r.killed.size() == 1);
+  CHECK(r.killed[0].first == r.started[1].process);
+  CHECK(r.killed[0].second == "GPU-1 is lost: XID 79");
+  r.crash(r.started[1].process);
+  CHECK(r.state(2) == ReplicaState::failed);
+  CHECK(r.state(1) == ReplicaState::ready);
+  CHECK(r.node.grants() == 1);
+  r.go(120s);
+  CHECK(r.started.size() == 2);
+
+  // One that waits for its next start holds its device as well.
+  REQUIRE(r.place({spec(1), with_gpu(spec(3), kResourceUnit)}));
+  CHECK(r.started.size() == 2);
+  CHECK(r.status(3).error.find("waits for resources: ") == 0);
+}
+
+TEST_CASE("replicas: one between two starts fails at once if its device is lost") {
+  Rig r;
+  REQUIRE(r.place({with_gpu(spec(1), kResourceUnit), with_gpu(spec(2), kResourceUnit)}));
+  r.crash(r.started[1].process);  // it starts again at once
+  r.crash(r.started[2].process);  // and after a second
+  REQUIRE(r.started.size() == 3);
+  REQUIRE(r.node.set_devices(two_gpus(true)));
+  r.core.on_devices(r.now(), r.out);
+  r.collect();
+  CHECK(r.state(2) == ReplicaState::failed);
+  CHECK(r.status(2).error == "GPU-1 is lost: XID 79");
+  r.go(10s);
+  CHECK(r.started.size() == 3);
 }
 
 }  // namespace dray::worker

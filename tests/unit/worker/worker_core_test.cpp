@@ -15,7 +15,7 @@ struct Both {
     o.offers[0].name = "echo";
     return o;
   }
-  Both() : core(options()) {}
+  explicit Both(const AgentOptions& o = options()) : core(o) {}
   Now now() const { return {Time(at), 0}; }
   template <class F>
   void turn(F&& f) {
@@ -308,6 +308,27 @@ TEST_CASE("worker core: replicas go on without a balancer and a bad PLACE is ref
   CHECK(w.last<Attach>(Both::kBroker).handlers == std::vector<std::string>{"echo", "x"});
   w.open(Both::kRouter, Role::router);
   CHECK(w.last<Offer>(Both::kRouter).handlers.size() == 2);
+}
+
+TEST_CASE("worker: routers hear of the devices when they open and when these change") {
+  AgentOptions o = Both::options();
+  DeviceInfo device;
+  device.uuid = "GPU-0";
+  device.units = 10'000;
+  device.memory_mib = 100;
+  o.devices = {device};
+  Both b(o);
+  b.open(Both::kBroker, Role::broker);
+  b.open(Both::kRouter, Role::router);
+  CHECK(b.sent<CapacityNews>(Both::kRouter) == 1);
+  b.turn([&] { b.core.set_devices({device}, false, b.now(), b.out); });  // mere readings
+  CHECK(b.sent<CapacityNews>(Both::kRouter) == 0);
+  CHECK(b.sent<CapacityNews>(Both::kBroker) == 1);
+  device.units = device.memory_mib = 0;
+  device.health = 3;
+  b.turn([&] { b.core.set_devices({device}, true, b.now(), b.out); });
+  CHECK(b.sent<CapacityNews>(Both::kRouter) == 1);
+  CHECK(b.sent<CapacityNews>(Both::kBroker) == 1);
 }
 
 }  // namespace dray::worker
