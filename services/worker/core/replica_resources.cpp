@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "common/base/assert.h"
+#include "services/worker/core/gpu_environment.h"
 
 namespace dray::worker {
 
@@ -31,13 +32,14 @@ Status check_needs(const ReplicaSpec& spec) {
   return request ? Status() : Status(request.error());
 }
 
-Result<std::vector<std::string>> NodeResources::reserve(uint64_t id, const ReplicaSpec& spec) {
+Result<ReplicaGrant> NodeResources::reserve(uint64_t id, const ReplicaSpec& spec) {
   DRAY_TRY_ASSIGN(const Request request, replica_request(spec));
   const GrantId grant = node_.next_id();
   if (const auto refusal = node_.reserve(grant, request))
     return make_error(Errc::infeasible, refusal->explain());
   grants_[id] = grant;
-  return node_.find(grant)->uuids;
+  const Grant& granted = *node_.find(grant);
+  return ReplicaGrant{granted.uuids, gpu_environment(granted, node_.devices())};
 }
 
 void NodeResources::release(uint64_t id) {

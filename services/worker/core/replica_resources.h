@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "common/base/result.h"
@@ -15,11 +16,16 @@
 
 namespace dray::worker {
 
+struct ReplicaGrant {
+  std::vector<std::string> devices;  // uuids
+  std::vector<std::pair<std::string, std::string>> environment;  // of its process
+};
+
 class ReplicaResources {
  public:
   virtual ~ReplicaResources() = default;
-  // The devices of the grant, or why there is none now. Pre: the id has none.
-  virtual Result<std::vector<std::string>> reserve(uint64_t id, const ReplicaSpec& spec) = 0;
+  // Or why there is nothing now. Pre: the id has none.
+  virtual Result<ReplicaGrant> reserve(uint64_t id, const ReplicaSpec& spec) = 0;
   virtual void release(uint64_t id) = 0;
   // Why what the id holds is of no use any more, or none.
   virtual std::optional<std::string> lost(uint64_t id) const = 0;
@@ -33,7 +39,7 @@ Status check_needs(const ReplicaSpec& spec);
 class NodeResources : public ReplicaResources {
  public:
   explicit NodeResources(Node& node) : node_(node) {}
-  Result<std::vector<std::string>> reserve(uint64_t id, const ReplicaSpec& spec) override;
+  Result<ReplicaGrant> reserve(uint64_t id, const ReplicaSpec& spec) override;
   void release(uint64_t id) override;
   std::optional<std::string> lost(uint64_t id) const override;
   void report(NodeReport& report) const override;

@@ -98,7 +98,7 @@ ReplicaStatus Replicas::status(const Replica& r) const {
   s.state = static_cast<uint8_t>(r.state);
   s.error = r.error.substr(0, kErrorTextMax);
   for (const ReplicaHandler& h : r.handlers) s.handlers.push_back(h.offer.name);
-  s.devices = r.devices;
+  s.devices = r.grant.devices;
   s.restarts = r.restarts;
   s.started_ms = r.started_ms;
   s.ongoing = r.ongoing;

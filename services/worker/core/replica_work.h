@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/time.h"
@@ -40,7 +41,7 @@ struct ProcessEvent {
 struct ProcessStart {
   uint64_t process = 0;  // unique in the worker's life
   ReplicaSpec spec{};
-  std::vector<std::string> devices{};  // uuids; it sees only these
+  std::vector<std::pair<std::string, std::string>> environment{};  // which devices it sees
   bool fixed = false;  // a plugin of this worker's own configuration
 };
 struct ProcessStop {

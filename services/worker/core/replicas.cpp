@@ -66,7 +66,7 @@ void Replicas::start(Replica& r, Now now, Out& out) {
       return;
     }
     r.granted = true;
-    r.devices = std::move(*grant);
+    r.grant = std::move(*grant);
   }
   r.process = next_process_++;
   by_process_[r.process] = r.spec.id;
@@ -75,7 +75,7 @@ void Replicas::start(Replica& r, Now now, Out& out) {
   r.config_version = r.spec.config_version;
   next_ = std::min(next_, r.limit_at);
   set_state(r, ReplicaState::starting, r.error);
-  out.orders.start.push_back({r.process, r.spec, r.devices, r.fixed});
+  out.orders.start.push_back({r.process, r.spec, r.grant.environment, r.fixed});
 }
 
 void Replicas::stop(Replica& r, Now now, Out& out) {
@@ -96,7 +96,7 @@ void Replicas::kill(Replica& r, std::string why, Out& out) {
 void Replicas::release(Replica& r, Now now) {
   if (r.granted) resources_.release(r.spec.id);
   r.granted = false;
-  r.devices.clear();
+  r.grant = {};
   // Somebody may have waited for it.
   for (auto& [id, other] : replicas_)
     if (other.start_at != kNever && !other.granted && !other.fixed)
@@ -296,7 +296,7 @@ void Replicas::fail(Replica& r, const std::string& text, Now now) {
 
 void Replicas::on_devices(Now now, Out& out) {
   for (auto& [id, r] : replicas_) {
-    if (!r.granted || r.devices.empty()) continue;
+    if (!r.granted || r.grant.devices.empty()) continue;
     const auto why = resources_.lost(id);
     if (!why) continue;
     r.hopeless = true;

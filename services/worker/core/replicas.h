@@ -89,7 +89,7 @@ class Replicas {
     bool fixed = false;
     ReplicaState state = ReplicaState::starting;
     uint64_t process = 0;  // 0: none
-    std::vector<std::string> devices{};
+    ReplicaGrant grant{};
     bool granted = false;
     bool leaving = false;  // it is not wanted any more
     bool hopeless = false;  // it would end the same way the next time

@@ -30,12 +30,6 @@ ProcessEvent::Kind kind_of(ChildNews::Kind kind) {
   return ProcessEvent::Kind::gone;
 }
 
-std::string join(const std::vector<std::string>& texts) {
-  std::string all;
-  for (const std::string& text : texts) all += (all.empty() ? "" : ",") + text;
-  return all;
-}
-
 void log_line(const ProcessStart& order, const ChildLine& line) {
   const auto level = static_cast<LogLevel>(std::clamp(line.level, 0, 3));
   const std::string name =
@@ -96,11 +90,9 @@ void Processes::start(const ProcessStart& order) {
   o.start.threads = options_.threads;
   o.start.allow_test_handlers = options_.allow_test_handlers;
   if (!order.fixed) {
-    // By uuid: indexes change with the order of devices. Without a grant it sees none.
-    o.environment = {{"CUDA_VISIBLE_DEVICES", join(order.devices)},
-                     {"CUDA_DEVICE_ORDER", "PCI_BUS_ID"},
-                     {"DRAY_REPLICA", std::to_string(order.spec.id)},
-                     {"DRAY_DEPLOYMENT", order.spec.deployment}};
+    o.environment = order.environment;
+    o.environment.emplace_back("DRAY_REPLICA", std::to_string(order.spec.id));
+    o.environment.emplace_back("DRAY_DEPLOYMENT", order.spec.deployment);
     if (order.spec.user_config.size() <= kConfigVariableMax &&
         order.spec.user_config.find('\0') == std::string::npos)
       o.environment.emplace_back("DRAY_USER_CONFIG", order.spec.user_config);

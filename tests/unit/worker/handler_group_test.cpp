@@ -134,7 +134,7 @@ TEST_CASE("processes: orders are carried out and news come back") {
   start.spec.code = ChildRig::probe();
   start.spec.handlers = {"child.act"};
   start.spec.user_config = "hello";
-  start.devices = {"GPU-a", "GPU-b"};
+  start.environment = {{"CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b"}};
   ProcessOrders orders;
   orders.start = {start};
   processes.carry_out(std::move(orders));

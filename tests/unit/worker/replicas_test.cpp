@@ -539,7 +539,9 @@ TEST_CASE("replicas: what is on a lost device ends and has failed") {
   Rig r;
   REQUIRE(r.place({with_gpu(spec(1), kResourceUnit), with_gpu(spec(2), kResourceUnit)}));
   REQUIRE(r.started.size() == 2);
-  CHECK(r.started[1].devices == std::vector<std::string>{"GPU-1"});
+  CHECK(r.started[1].environment[1] ==
+        std::pair<std::string, std::string>{"CUDA_VISIBLE_DEVICES", "GPU-1"});
+  CHECK(decode_device(r.node.device_blobs()[1])->taken_units == kResourceUnit);
   r.ready(1);
   r.ready(2);
   for (int i = 0; i < 40; ++i) {  // long enough to be forgiven an ordinary crash
