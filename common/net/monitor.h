@@ -1,5 +1,6 @@
-// Monitor: tells when a dialing socket lost its connection. libzmq reconnects by itself and throws
-// away what was on its way, so whoever speaks in sessions has to know.
+// Monitor: tells when a socket lost a connection. libzmq reconnects by itself and throws away what
+// was on its way, so whoever speaks in sessions has to know. Of a listening socket it does not tell
+// whose connection it was.
 #pragma once
 
 #include "common/base/result.h"
@@ -16,7 +17,7 @@ class Monitor {
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;
 
-  // Before the socket connects. Close the monitor before the socket.
+  // Before the socket connects or binds. Close the monitor before the socket.
   Status open(const Context& context, const Socket& socket);
   void close();
   int fd() const { return fd_; }  // an edge: call take() when it fires

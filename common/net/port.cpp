@@ -51,7 +51,15 @@ bool PendingQueue::ends_with(Kind kind) const {
 // --- ListenPort --------------------------------------------------------------------------------
 
 Status ListenPort::open(const Context& context) {
-  return socket_.open(context, Socket::Type::listener, options_);
+  DRAY_TRY(socket_.open(context, Socket::Type::listener, options_));
+  Status status = monitor_.open(context, socket_);
+  if (!status) close(Duration::zero());
+  return status;
+}
+
+void ListenPort::close(Duration linger) {
+  monitor_.close();
+  socket_.close(linger);
 }
 
 Status ListenPort::bind(const std::string& endpoint) {

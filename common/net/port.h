@@ -62,7 +62,11 @@ class ListenPort {
   Status open(const Context& context);
   // ipc:// folders are created 0700; tcp://127.0.0.1:0 takes a free port. May be repeated.
   Status bind(const std::string& endpoint);
-  void close(Duration linger) { socket_.close(linger); }
+  void close(Duration linger);
+  int monitor_fd() const { return monitor_.fd(); }
+  // Whether somebody's connection ended since the last call. Who it was shows when something is
+  // sent there, a moment later.
+  bool take_departures() { return monitor_.take(); }
   const std::vector<std::string>& endpoints() const { return endpoints_; }  // as really bound
 
   Received receive(Packet& packet);
@@ -96,6 +100,7 @@ class ListenPort {
   Port port_;
   SocketOptions options_;
   Socket socket_;
+  Monitor monitor_;
   std::vector<std::string> endpoints_;
   std::unordered_map<Peer, PeerState> peers_;
   std::unordered_map<std::string, PeerState*, Hash, std::equal_to<>> by_routing_id_;

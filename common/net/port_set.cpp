@@ -51,6 +51,12 @@ struct PortSet::Slot {
   Received receive(Packet& packet) {
     return listen ? listen->receive(packet) : dial->receive(packet);
   }
+  int monitor_fd() const { return listen ? listen->monitor_fd() : dial->monitor_fd(); }
+  bool check_connections() {
+    if (listen) return listen->take_departures();
+    dial->check_connection();
+    return false;
+  }
   bool has_pending() const { return listen ? listen->has_pending() : dial->has_pending(); }
   std::vector<Unreachable>& unreachable() {
     return listen ? listen->unreachable : dial->unreachable;
@@ -206,7 +212,7 @@ void PortSet::watch(int wake_fd) {
   };
   for (size_t i = 0; i < slots_.size(); ++i) {
     add(slots_[i]->socket().fd(), i);
-    if (slots_[i]->dial) add(slots_[i]->dial->monitor_fd(), slots_.size() + i);
+    add(slots_[i]->monitor_fd(), slots_.size() + i);
   }
   add(wake_fd, kWakeEvent);
 }
@@ -235,7 +241,7 @@ bool PortSet::wait(Duration timeout, Wake& wake) {
     else if (what < slots_.size())
       mark_ready(*slots_[what]);
     else
-      slots_[what - slots_.size()]->dial->check_connection();
+      departures_ = slots_[what - slots_.size()]->check_connections() || departures_;
   }
   if (sleeps) {
     wake.after_sleep(woken);

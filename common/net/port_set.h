@@ -4,6 +4,7 @@
 #include <array>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/net/context.h"
@@ -44,6 +45,8 @@ class PortSet {
   void recreate(Port port);  // a dialing port
   void retry();  // packets that wait for a peer
   bool has_pending() const;
+  // Whether a connection to a listening port ended since the last call.
+  bool take_departures() { return std::exchange(departures_, false); }
   bool take_unreachable(std::vector<Unreachable>& out);  // false if there was none
 
   // Sleeps until something can be received, `wake` is signalled or the time is over. Does not sleep
@@ -70,6 +73,7 @@ class PortSet {
   uint64_t watched_generation_ = 0;  // of the sockets in the epoll set, summed; 0: watch anew
   int watched_wake_ = -1;
   uint64_t missed_ = 0;
+  bool departures_ = false;
 };
 
 }  // namespace dray

@@ -150,6 +150,7 @@ class Host {
     if (stop_.load(std::memory_order_relaxed) && !stopping_) begin_stop(now);
     if (has_posts_.load(std::memory_order_relaxed)) run_posts(now);
     if (poll_) poll_(now, turn_.out());
+    if (ports_.take_departures()) links_.on_departure(now.mono);
     // Who judges silence must have read everything.
     const bool all = turn_.next_deadline() <= now.mono;
     size_t received = read_packets(now, all);

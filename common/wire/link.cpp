@@ -14,8 +14,9 @@ Envelope plain(uint64_t session) {
   return e;
 }
 bool is_link_verb(Kind k) { return k >= Kind::hello && k <= Kind::who; }
-// A listener learns that a connection is lost from what can not be sent there. A router wants to
-// know soon of its workers: calls wait for the ends of what they run.
+// A listener learns that a connection is lost from what can not be sent there (on_departure is the
+// quick way to that, not the sure one). A router wants to know soon of its workers: calls wait for
+// the ends of what they run.
 Duration beat_of(const LinkOptions& own, const SessionInfo& peer) {
   const bool urgent = own.role == Role::router && peer.role == Role::worker;
   return urgent ? own.beat / 4 : own.beat;
@@ -262,6 +263,12 @@ void Links::tick(Time now, bool drained) {
       if (!DRAY_MUTANT(stop_not_given_back)) s.heard = std::min(s.heard + gap, now);
   }
   last_tick_ = now;
+  const bool probe = now >= probe_at_;
+  if (probe) {
+    probed_at_ = now;
+    probe_at_ = kNever;
+    if (std::exchange(probe_again_, false)) on_departure(now);
+  }
   std::vector<SessionId> dead;
   bool waits_for_input = false;
   for (SessionId id : order_) {
@@ -275,7 +282,8 @@ void Links::tick(Time now, bool drained) {
       dead.push_back(id);
     } else if (unreachable) {
       waits_for_input = true;
-    } else if (now - s.spoke >= beat_of(options_, s.info)) {
+    } else if (now - s.spoke >= beat_of(options_, s.info) ||
+               (probe && ports_[s.info.port].listening)) {
       put(s.info.port, s.peer, encode(plain(s.wire_id), Beat{}));
       s.spoke = now;
     }
@@ -284,10 +292,19 @@ void Links::tick(Time now, bool drained) {
     drop(id, sessions_.at(id).unreachable_at != kNever ? CloseReason::unreachable
                                                        : CloseReason::timeout);
   for (Port port : dialing_) tick_dialer(port, ports_[port], now);
-  next_tick_ = waits_for_input ? now : now + options_.beat / 4;
+  next_tick_ = waits_for_input ? now : std::min(probe_at_, now + options_.beat / 4);
   for (Port port : dialing_)
     if (ports_[port].session == SessionId::none)
       next_tick_ = std::min(next_tick_, std::max(now, ports_[port].hello_at));
+}
+
+// Not at once: libzmq says that a connection ended before it takes nothing more for it. Not often:
+// connections that come and go must not make much of it.
+void Links::on_departure(Time now) {
+  probe_again_ = probe_at_ != kNever;
+  if (probe_again_) return;
+  probe_at_ = std::max(now + options_.beat / 100, probed_at_ + options_.beat / 20);
+  next_tick_ = std::min(next_tick_, probe_at_);
 }
 
 void Links::on_unreachable(Port port, Peer peer, Time now) {

@@ -84,6 +84,9 @@ class Links {
   // The shell could not deliver to this connection (EHOSTUNREACH). What came from it and was not
   // read yet still counts, a BYE for one.
   void on_unreachable(Port port, Peer peer, Time now);
+  // Somebody's connection to a listening port ended, and the shell can not tell whose: something is
+  // said to everybody soon, which can not be delivered to that one.
+  void on_departure(Time now);
 
   void send(SessionId to, Envelope envelope, const Message& message, Time now);
   void forward(SessionId to, const Envelope& envelope, const Frames& frames, Time now);
@@ -151,6 +154,9 @@ class Links {
   uint64_t next_session_ = 1;
   Time last_tick_{};
   Time next_tick_{};
+  Time probe_at_ = kNever;
+  Time probed_at_{};
+  bool probe_again_ = false;  // connections ended while a probe was due
   LinkCounters counters_;
 };
 

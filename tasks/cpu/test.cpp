@@ -8,6 +8,7 @@
 //          throw          throws an int
 //          hang           sleeps until cancelled, ignoring its deadline; after ms, if given, it
 //                         succeeds with "hang"
+//          block          as ignore_cancel, but sleeps; succeeds with "block"
 //          ignore_cancel  burns CPU, ignoring cancellation and deadline, for ever or ms, then
 //                         succeeds with "ignore_cancel"
 // witness  payload "path\nms\nrest". Appends the line
@@ -53,6 +54,10 @@ dray::Outcome crash(dray::Context& ctx) {
       if (ctx.cancelled()) return dray::fail("cancelled");
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
+    return dray::ok(mode);
+  }
+  if (mode == "block") {
+    while (Clock::now() < end) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     return dray::ok(mode);
   }
   if (mode == "ignore_cancel") {

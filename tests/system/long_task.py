@@ -65,15 +65,20 @@ def zombie(cluster, report):
         time.sleep(max(0, stopped + 2 * LEASE_MS / 1000 - time.monotonic()))
     finally:
         os.kill(first[3], signal.SIGCONT)
-    back = wait_for(lambda: len(words(witness, "end")) == 2, 10, "the first run to end too")
-    stale = wait_for(lambda: cluster.counters()["stale"] - before["stale"], 10,
-                     "the broker to refuse the old result")
+    # On busy CPUs the word that it is void may come before its thread does.
+    back = wait_for(lambda: len(words(witness, "end")) + len(words(witness, "stop")) == 2, 10,
+                    "the first run to end too")
+    late = len(words(witness, "end")) == 2
+    stale = late and wait_for(lambda: cluster.counters()["stale"] - before["stale"], 10,
+                              "the broker to refuse the old result")
     starts = words(witness, "start")
     report.check(back and len(starts) == 2 and starts[1][3] != first[3],
                  f"the task ran again on the other worker: pids {[s[3] for s in starts]}")
     report.check(out.get("state") == "succeeded" and out.get("attempt") == starts[1][1],
                  f"its one result is the second run's: attempt {out.get('attempt')}")
-    report.check(stale == 1, f"the result of the stopped worker was refused: stale {stale}")
+    report.check(stale == 1 or not late,
+                 f"the result of the stopped worker was refused: stale {stale}" if late
+                 else "the stopped worker's run was stopped before it had a result")
     stored = cluster.client("fetch", out["id"])["tasks"][0]
     report.check((stored["state"], stored["attempt"]) == (out["state"], out["attempt"]),
                  f"and it did not change: {stored['state']}, attempt {stored['attempt']}")

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <string>
@@ -21,9 +22,15 @@ class RawPeer {
  public:
   using SteadyClock = std::chrono::steady_clock;
 
-  RawPeer(std::string endpoint, Role role, std::string name)
-      : endpoint_(std::move(endpoint)), role_(role), name_(std::move(name)) {
-    boot_ = {static_cast<uint64_t>(read_clock().wall_ms) + 1, static_cast<uint64_t>(::getpid())};
+  // `context`: shared by many peers, and open; null: one of its own.
+  RawPeer(std::string endpoint, Role role, std::string name, Context* context = nullptr)
+      : endpoint_(std::move(endpoint)),
+        role_(role),
+        name_(std::move(name)),
+        context_(context == nullptr ? own_context_ : *context) {
+    static std::atomic<uint64_t> peers{0};
+    boot_ = {static_cast<uint64_t>(read_clock().wall_ms) + 1,
+             static_cast<uint64_t>(::getpid()) + (++peers << 32)};
   }
 
   // A new socket. Until it is connected nothing can be sent.
@@ -81,6 +88,10 @@ class RawPeer {
       pollfd p{socket_.fd(), POLLIN, 0};
       ::poll(&p, 1, 2);
     }
+    take_ready(f);
+  }
+  // The same without waiting.
+  void take_ready(const std::function<void(Incoming&&)>& f) {
     Frames frames;
     for (Received got; (got = socket_.receive(frames, address_)) != Received::none;) {
       if (got != Received::packet) continue;
@@ -116,7 +127,8 @@ class RawPeer {
   std::string name_;
   BootId boot_;
   uint64_t connect_no_ = 0;
-  Context context_;
+  Context own_context_;
+  Context& context_;
   Socket socket_;
   InFlight in_flight_ = std::make_shared<std::atomic<uint64_t>>(0);
   CreditTaker credit_;

@@ -23,8 +23,7 @@ void CallLane::on_worker_close(SessionId session, Now now, Outbox& out) {
   const uint32_t i = it->second;
   worker_ids_.erase(it);
   Worker& w = workers_[i];
-  if (w.batches > 0)
-    out.note("worker_lost", "name=" + w.name + " batches=" + std::to_string(w.batches));
+  out.note("worker_lost", "name=" + w.name + " batches=" + std::to_string(w.batches));
   w.id = SessionId::none;
   touch_worker(i);  // flush() gives its slot back
   for (uint32_t replica : w.replicas)

@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 #include <vector>
 
+#include "tests/system/raw_peer.h"
 #include "tests/unit/net/net_support.h"
 
 using namespace dray;
@@ -62,6 +63,29 @@ TEST_CASE("host: a dialer finds a restarted listener") {
   REQUIRE(server->start());
   REQUIRE(wait_for([&] { return client->core.opened >= 2; }, 3s));
   CHECK(read_clock().mono - back < 1500ms);
+}
+
+TEST_CASE("host: a peer that leaves without a word is noticed long before the next beat") {
+  HostOptions options;
+  options.link = link_options(Role::router, 1);
+  options.link.beat = options.link.liveness = 600s;
+  const std::string endpoint = fresh_ipc();
+  options.listen = {{0, endpoint}};
+  Runner listener(options);
+  REQUIRE(listener.start());
+  {
+    RawPeer stays(endpoint, Role::client, "stays");
+    REQUIRE(stays.dial());
+    REQUIRE(stays.await_session(10s));
+    {
+      RawPeer leaves(endpoint, Role::client, "leaves");
+      REQUIRE(leaves.dial());
+      REQUIRE(leaves.await_session(10s));
+    }
+    CHECK(wait_for([&] { return listener.core.closed.load() == 1; }, 30s));
+    CHECK(listener.core.reason.load() == CloseReason::unreachable);
+    CHECK(listener.core.opened.load() == 2);
+  }
 }
 
 TEST_CASE("host: a dialer that starts first, and its hellos do not pile up") {

@@ -137,3 +137,31 @@ TEST_CASE("a router speaks to its workers more often: so it learns soon that one
   CHECK(quarters(Role::router, Role::client) == 4);
   CHECK(quarters(Role::broker, Role::worker) == 4);
 }
+
+TEST_CASE("when a connection has ended something is said to everybody soon but not often") {
+  Couple c(Role::worker, Role::broker);
+  Links& l = c.listener;
+  l.tick(c.now, true);
+  l.packets.clear();
+  l.on_departure(c.now + 1ms);
+  l.on_departure(c.now + 2ms);  // while the first one is due
+  CHECK(l.next_deadline() == Time(c.now + 11ms));
+  l.tick(c.now + 10ms, true);
+  CHECK(l.packets.empty());
+  l.tick(c.now + 11ms, true);
+  CHECK(l.packets.size() == 1);
+  l.packets.clear();
+  CHECK(l.next_deadline() == Time(c.now + 61ms));  // the second one
+  l.tick(c.now + 61ms, true);
+  CHECK(l.packets.size() == 1);
+  l.packets.clear();
+  CHECK(l.next_deadline() > Time(c.now + 200ms));
+  l.on_departure(c.now + 62ms);
+  CHECK(l.next_deadline() == Time(c.now + 111ms));
+
+  // It has no use where the other side listens: there the connection itself is watched.
+  c.dialer.packets.clear();
+  c.dialer.on_departure(c.now + 1ms);
+  c.dialer.tick(c.now + 11ms, true);
+  CHECK(c.dialer.packets.empty());
+}
