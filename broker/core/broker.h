@@ -210,6 +210,7 @@ class Broker {
   void give_needs(Worker& w, Handle h);
   void check_grants(const Worker& w) const;
   void note_largest(const Worker& w, CatalogRec& news) const;
+  void note_handlers(const std::vector<std::string>& handlers, CatalogRec& news) const;
   Doc list_gpus(const Doc& args) const;
   void explain_workers(const TaskClass& c, Doc& why) const;
 

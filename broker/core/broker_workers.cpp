@@ -44,8 +44,7 @@ void Broker::on_attach(SessionId from, const Envelope& e, const Attach& m, Now n
         workers_[other].session == SessionId::none && workers_[other].leases > 0)
       lose_worker(other, "worker restarted", now, out);
   CatalogRec news;
-  for (const auto& h : m.handlers)
-    if (ledger_.catalog_handlers().count(h) == 0) news.handlers.push_back(h);
+  note_handlers(m.handlers, news);
   note_largest(w, news);
   if (!news.handlers.empty() || !news.resources.empty()) commit(news, {}, out);
   // SYNC makes the worker list what it holds; what it does not hold is placed again.
@@ -53,6 +52,15 @@ void Broker::on_attach(SessionId from, const Envelope& e, const Attach& m, Now n
   out.note("worker_attached", "worker=" + session.name + " slots=" + std::to_string(w.slots) +
                                   " leases=" + std::to_string(w.leases));
   next_deadline_ = now.mono;
+}
+
+// Names that nobody had before. What the catalog has no room for is not written either: a worker
+// can not fill the journal with ever new names.
+void Broker::note_handlers(const std::vector<std::string>& handlers, CatalogRec& news) const {
+  const std::set<std::string>& known = ledger_.catalog_handlers();
+  for (const auto& h : handlers)
+    if (known.count(h) == 0 && known.size() + news.handlers.size() < Ledger::kCatalogMax)
+      news.handlers.push_back(h);
 }
 
 // What a worker runs from now on. What it has of others stays its own: it ends it or gives it back.
@@ -64,8 +72,7 @@ void Broker::on_handlers(uint32_t index, const Handlers& m, Now now, Out& out) {
   ++placement_gen_;
   next_deadline_ = now.mono;
   CatalogRec news;
-  for (const auto& h : m.handlers)
-    if (ledger_.catalog_handlers().count(h) == 0) news.handlers.push_back(h);
+  note_handlers(m.handlers, news);
   if (!news.handlers.empty()) commit(news, {}, out);
 }
 

@@ -12,7 +12,6 @@ constexpr size_t kErrorTextKept = 256;
 constexpr uint64_t kRecordOverhead = 64;
 constexpr int64_t kYoungMs = 10'000;
 constexpr uint64_t kYoungFactor = 8;
-constexpr size_t kCatalogMax = 50'000;
 }  // namespace
 
 Status Ledger::apply(const Record& record, RecordNo no, uint64_t other_bytes) {

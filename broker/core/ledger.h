@@ -62,6 +62,7 @@ class Ledger {
   uint64_t floor_ms() const { return floor_ms_; }
   bool is_paused(const std::string& queue) const { return paused_.count(queue) != 0; }
   const std::set<std::string>& paused_queues() const { return paused_; }
+  static constexpr size_t kCatalogMax = 50'000;  // names of handlers
   const std::set<std::string>& catalog_handlers() const { return catalog_handlers_; }
   const ResourceVec& catalog_resources() const { return catalog_resources_; }
 

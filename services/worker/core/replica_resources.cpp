@@ -17,8 +17,7 @@ Result<Request> replica_request(const ReplicaSpec& spec) {
   request.strategy = static_cast<Strategy>(spec.strategy);
   for (const std::string& blob : spec.needs) {
     DRAY_TRY_ASSIGN(const NeedInfo need, decode_need(blob));
-    request.variants.push_back(
-        {need.gpus, need.gpu_memory_mib, ResourceVec(need.pools), need.labels});
+    request.variants.push_back(variant_of(need));
   }
   if (request.variants.empty()) request.variants.emplace_back();
   DRAY_TRY(check_request(request));

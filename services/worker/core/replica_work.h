@@ -17,6 +17,7 @@ struct ReplicaHandler {
   HandlerOffer offer{};
   uint32_t max_concurrency = 0;  // runs at once, of both lanes; 0: any
   bool can_batch = false;
+  bool operator==(const ReplicaHandler&) const = default;
 };
 
 // What the shell says about a process.

@@ -296,7 +296,7 @@ void Replicas::fail(Replica& r, const std::string& text, Now now) {
 
 void Replicas::on_devices(Now now, Out& out) {
   for (auto& [id, r] : replicas_) {
-    if (!r.granted || r.grant.devices.empty()) continue;
+    if (!r.granted || r.grant.devices.empty() || r.hopeless) continue;
     const auto why = resources_.lost(id);
     if (!why) continue;
     r.hopeless = true;

@@ -6,6 +6,8 @@
 
 namespace dray::worker {
 namespace {
+constexpr Duration kReportAfter = 500ms;  // what tasks take changes all the time
+
 CallAgentOptions call_options(const AgentOptions& options) {
   CallAgentOptions o;
   o.slots = options.call_slots;
@@ -88,6 +90,7 @@ void WorkerCore::apply_replicas(Now now, Out& out) {
 }
 
 void WorkerCore::report(bool all, Out& out) {
+  report_at_ = kNever;
   if (balancer_ == SessionId::none) return;
   NodeReport report;
   report.goal = replicas_.goal();
@@ -96,7 +99,7 @@ void WorkerCore::report(bool all, Out& out) {
   resources_.report(report);
   report.replicas = replicas_.statuses(all);
   draining_told_ = report.draining;
-  node_changed_ = false;
+  takings_told_ = tasks_.node().takings();
   out.now.push_back({balancer_, 0, 0, 0, std::move(report), {}, 0});
 }
 
@@ -122,7 +125,7 @@ void WorkerCore::open_router(const SessionInfo& info, Now now, Out& out) {
 void WorkerCore::set_devices(std::vector<DeviceInfo> devices, bool is_news, Now now, Out& out) {
   tasks_.set_devices(std::move(devices), now, out);
   replicas_.on_devices(now, out);
-  node_changed_ = node_changed_ || is_news;
+  if (is_news) report_at_ = now.mono;
   if (is_news) calls_.tell(SessionId::none, tasks_.node().news(0), now, out);
 }
 
@@ -168,7 +171,9 @@ void WorkerCore::end_turn(Now now, Out& out) {
     calls_.set_draining(tasks_.draining(), now, out);
   apply_replicas(now, out);
   tasks_.note_takings(now);
-  if (replicas_.has_news() || node_changed_ || tasks_.draining() != draining_told_)
+  if (balancer_ != SessionId::none && tasks_.node().takings() != takings_told_)
+    report_at_ = std::min(report_at_, now.mono + kReportAfter);
+  if (replicas_.has_news() || now.mono >= report_at_ || tasks_.draining() != draining_told_)
     report(false, out);
   calls_.end_turn(now, out);
   share_out(now, out);

@@ -36,7 +36,7 @@ class WorkerCore {
   void end_turn(Now now, Out& out);
   Time next_deadline() const {
     return std::min({tasks_.next_deadline(), calls_.next_deadline(), share_.next_deadline(),
-                     replicas_.next_deadline()});
+                     replicas_.next_deadline(), report_at_});
   }
   void begin_drain(Now now, Out& out);
   // The GPUs as they are now. `is_news`: routers are told, too.
@@ -83,7 +83,8 @@ class WorkerCore {
   bool table_full_ = false;
   SessionId balancer_ = SessionId::none;
   bool draining_told_ = false;  // to the balancer
-  bool node_changed_ = false;  // which it has not been told yet
+  uint64_t takings_told_ = 0;  // likewise; Node::takings
+  Time report_at_ = kNever;  // of the next NODE_REPORT, if nothing else brings it
   bool exit_told_ = false;
 };
 

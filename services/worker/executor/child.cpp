@@ -140,9 +140,12 @@ int Child::run() {
     send(ChildFrame::failed, 0, 0, loaded.error().detail);
     return 0;
   }
-  const std::vector<HandlerInfo> infos = host_->handlers();
-  for (const HandlerInfo& info : infos) handlers_.push_back(host_->find(info.name));
-  send(ChildFrame::ready, 0, 0, encode_handlers(infos));
+  std::vector<ReplicaHandler> offered;
+  for (HandlerInfo& info : host_->handlers()) {
+    handlers_.push_back(host_->find(info.name));
+    offered.push_back({std::move(info.offer), info.max_concurrency, info.can_batch});
+  }
+  send(ChildFrame::ready, 0, 0, encode_handlers(offered));
   std::unique_lock lock(mutex_);
   add_thread();
   ended_.wait(lock, [this] { return over_; });

@@ -140,12 +140,9 @@ Result<ChildStart> decode_start(std::string_view body) {
   return start;
 }
 
-std::string encode_handlers(const std::vector<HandlerInfo>& handlers) {
+std::string encode_handlers(const std::vector<ReplicaHandler>& handlers) {
   std::string to;
-  for (const HandlerInfo& h : handlers) {
-    put_text(to, h.name);
-    put_text(to, h.plugin);
-    put(to, static_cast<uint8_t>(h.test_only));
+  for (const ReplicaHandler& h : handlers) {
     put(to, static_cast<uint8_t>(h.can_batch));
     put(to, h.max_concurrency);
     put_text(to, encode_offer(h.offer));
@@ -153,18 +150,15 @@ std::string encode_handlers(const std::vector<HandlerInfo>& handlers) {
   return to;
 }
 
-Result<std::vector<HandlerInfo>> decode_handlers(std::string_view body) {
+Result<std::vector<ReplicaHandler>> decode_handlers(std::string_view body) {
   Reader r(body);
-  std::vector<HandlerInfo> handlers;
+  std::vector<ReplicaHandler> handlers;
   while (r.more() && handlers.size() <= kHandlersMax) {
-    HandlerInfo h;
-    h.name = r.string();
-    h.plugin = r.string();
-    h.test_only = r.flag();
+    ReplicaHandler h;
     h.can_batch = r.flag();
     h.max_concurrency = r.get<uint32_t>();
     auto offer = decode_offer(r.text());
-    if (!offer || offer->name != h.name) return bad("handler");
+    if (!offer) return bad("handler");
     h.offer = std::move(*offer);
     handlers.push_back(std::move(h));
   }

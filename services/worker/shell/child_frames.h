@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "common/base/result.h"
+#include "services/worker/core/replica_work.h"
 #include "services/worker/shell/plugin_host.h"
 
 namespace dray::worker {
@@ -114,8 +115,8 @@ Result<ChildHead> read_head(std::string_view bytes);
 
 std::string encode_start(const ChildStart& start);
 Result<ChildStart> decode_start(std::string_view body);
-std::string encode_handlers(const std::vector<HandlerInfo>& handlers);
-Result<std::vector<HandlerInfo>> decode_handlers(std::string_view body);
+std::string encode_handlers(const std::vector<ReplicaHandler>& handlers);
+Result<std::vector<ReplicaHandler>> decode_handlers(std::string_view body);
 void put_run(std::string& to, uint16_t handler, std::span<const TaskView> tasks);
 Result<ChildRun> decode_run(std::string_view body);
 void put_result(std::string& to, const ChildResult& result);

@@ -70,7 +70,7 @@ bool ChildProcess::run(uint16_t handler, std::span<const TaskView> tasks,
     return false;
   }
   frame = std::string();
-  if (recycle) tell(ChildNews::Kind::recycle, true, {});
+  if (recycle) tell(ProcessEvent::Kind::recycle, true, {});
   if (sleeps_.load()) wake();
   std::vector<Piece> pieces;
   for (bool done = false; !done;) {

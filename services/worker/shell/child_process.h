@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "common/base/time.h"
+#include "services/worker/core/replica_work.h"
 #include "services/worker/shell/child_frames.h"
 #include "services/worker/shell/frame_reader.h"
 #include "services/worker/shell/futex.h"
@@ -44,23 +45,6 @@ struct ChildOptions {
   uint64_t recycle_after = 0;  // runs; 0: never
 };
 
-struct ChildNews {
-  enum class Kind : uint8_t {
-    ready,  // handlers
-    failed,  // text: why it could not start; gone follows
-    pong,  // ok, text
-    configured,  // ok, text; number: what configure() got
-    recycle,  // it has run recycle_after times
-    gone,  // text: how it ended; ok: it was told to. The last one
-  };
-  uint64_t process = 0;
-  Kind kind = Kind::gone;
-  bool ok = false;
-  std::string text{};
-  uint64_t number = 0;
-  std::vector<HandlerInfo> handlers{};
-};
-
 struct ChildLine {  // something it printed or logged
   uint64_t process = 0;
   pid_t pid = 0;
@@ -73,7 +57,7 @@ struct ChildLine {  // something it printed or logged
 class ChildProcess {
  public:
   struct Hooks {  // called from the child's thread, except wakes
-    std::function<void(ChildNews&&)> news;
+    std::function<void(ProcessEvent&&)> news;  // all but `load`
     std::function<void(const ChildLine&)> line;
   };
   ChildProcess(ChildOptions options, Hooks hooks);
@@ -119,7 +103,7 @@ class ChildProcess {
   void reap();
   std::string how_it_ended(int status) const;
   void end_runs(const std::string& text);
-  void tell(ChildNews::Kind kind, bool ok, std::string text);
+  void tell(ProcessEvent::Kind kind, bool ok, std::string text);
   // Sends frames that must not wait for the child.
   void control(ChildFrame type, uint64_t id, uint16_t index, std::string_view body);
   bool send_all(std::string_view bytes);

@@ -114,9 +114,9 @@ Status ChildProcess::spawn() {
 void ChildProcess::loop() {
   if (Status spawned = spawn(); !spawned) {
     failed_ = spawned.error().detail;
-    tell(ChildNews::Kind::failed, false, failed_);
+    tell(ProcessEvent::Kind::failed, false, failed_);
     end_runs(failed_);
-    return tell(ChildNews::Kind::gone, false, failed_);
+    return tell(ProcessEvent::Kind::gone, false, failed_);
   }
   control(ChildFrame::start, 0, 0, encode_start(options_.start));
   look_after();
@@ -253,24 +253,24 @@ void ChildProcess::on_frame(const ChildHead& head, std::string_view body) {
         std::lock_guard lock(mutex_);
         if (state_ == State::starting) state_ = State::ready;
       }
-      ChildNews news;
+      ProcessEvent news;
       news.process = options_.process;
-      news.kind = ChildNews::Kind::ready;
+      news.kind = ProcessEvent::Kind::ready;
       news.ok = true;
       news.handlers = std::move(*handlers);
       return hooks_.news(std::move(news));
     }
     case ChildFrame::failed:
       failed_ = one_line(body);
-      return tell(ChildNews::Kind::failed, false, failed_);
+      return tell(ProcessEvent::Kind::failed, false, failed_);
     case ChildFrame::pong:
     case ChildFrame::configured: {
       auto word = decode_word(body);
       if (!word) return nonsense(word.error());
-      ChildNews news;
+      ProcessEvent news;
       news.process = options_.process;
       news.kind =
-          head.type == ChildFrame::pong ? ChildNews::Kind::pong : ChildNews::Kind::configured;
+          head.type == ChildFrame::pong ? ProcessEvent::Kind::pong : ProcessEvent::Kind::configured;
       news.ok = word->number != 0;
       news.text = one_line(word->text);
       news.number = head.id;
@@ -296,7 +296,8 @@ void ChildProcess::on_task_frame(const ChildHead& head, std::string_view body) {
   switch (head.type) {
     case ChildFrame::part:
       run->piece_bytes += body.size();
-      if (!ours || run->piece_bytes > kPieceBytesMax) break;
+      // Empty parts would cost room that no window counts.
+      if (!ours || body.empty() || run->piece_bytes > kPieceBytesMax) break;
       run->pieces.push_back({head.index, true, 0, std::string(body)});
       run->moved.set();
       return;
@@ -304,10 +305,12 @@ void ChildProcess::on_task_frame(const ChildHead& head, std::string_view body) {
       auto word = decode_word(body);
       if (!ours || !word) break;
       Piece piece{head.index, false, std::min<uint32_t>(word->number, 1000), one_line(word->text)};
-      // Only the newest is worth anything.
-      if (!run->pieces.empty() && !run->pieces.back().is_part &&
-          run->pieces.back().index == head.index)
-        run->pieces.back() = std::move(piece);
+      // Only the newest of a task is worth anything, and no child may pile them up.
+      const auto old = std::find_if(run->pieces.begin(), run->pieces.end(), [&](const Piece& p) {
+        return !p.is_part && p.index == head.index;
+      });
+      if (old != run->pieces.end())
+        *old = std::move(piece);
       else
         run->pieces.push_back(std::move(piece));
       run->moved.set();
@@ -417,7 +420,7 @@ void ChildProcess::reap() {
   ::shutdown(fd_, SHUT_RDWR);  // writers that wait for it
   const std::string text = failed_.empty() ? how_it_ended(status) : failed_;
   end_runs(text);
-  tell(ChildNews::Kind::gone, told, text);
+  tell(ProcessEvent::Kind::gone, told, text);
 }
 
 std::string ChildProcess::how_it_ended(int status) const {
@@ -449,8 +452,8 @@ void ChildProcess::end_runs(const std::string& text) {
   }
 }
 
-void ChildProcess::tell(ChildNews::Kind kind, bool ok, std::string text) {
-  ChildNews news;
+void ChildProcess::tell(ProcessEvent::Kind kind, bool ok, std::string text) {
+  ProcessEvent news;
   news.process = options_.process;
   news.kind = kind;
   news.ok = ok;

@@ -12,24 +12,6 @@ namespace {
 
 constexpr size_t kConfigVariableMax = 64 * 1024;  // the kernel takes 128 KiB; code can ask for it
 
-ProcessEvent::Kind kind_of(ChildNews::Kind kind) {
-  switch (kind) {
-    case ChildNews::Kind::ready:
-      return ProcessEvent::Kind::ready;
-    case ChildNews::Kind::failed:
-      return ProcessEvent::Kind::failed;
-    case ChildNews::Kind::pong:
-      return ProcessEvent::Kind::pong;
-    case ChildNews::Kind::configured:
-      return ProcessEvent::Kind::configured;
-    case ChildNews::Kind::recycle:
-      return ProcessEvent::Kind::recycle;
-    case ChildNews::Kind::gone:
-      break;
-  }
-  return ProcessEvent::Kind::gone;
-}
-
 void log_line(const ProcessStart& order, const ChildLine& line) {
   const auto level = static_cast<LogLevel>(std::clamp(line.level, 0, 3));
   const std::string name =
@@ -99,7 +81,7 @@ void Processes::start(const ProcessStart& order) {
   }
   o.memory_limit_mib = order.spec.memory_limit_mib;
   o.recycle_after = order.spec.recycle_after;
-  ChildProcess::Hooks hooks{[this](ChildNews&& news) { hear(std::move(news)); },
+  ChildProcess::Hooks hooks{[this](ProcessEvent&& event) { hear(std::move(event)); },
                             [order](const ChildLine& line) { log_line(order, line); }};
   children_[order.process].process = std::make_shared<ChildProcess>(std::move(o), std::move(hooks));
 }
@@ -127,15 +109,7 @@ void Processes::route(const HandlerRoute& route) {
   groups_[i]->set(std::move(places), route.expected);
 }
 
-void Processes::hear(ChildNews&& news) {
-  ProcessEvent event;
-  event.process = news.process;
-  event.kind = kind_of(news.kind);
-  event.ok = news.ok;
-  event.text = std::move(news.text);
-  event.number = news.number;
-  for (HandlerInfo& h : news.handlers)
-    event.handlers.push_back({std::move(h.offer), h.max_concurrency, h.can_batch});
+void Processes::hear(ProcessEvent&& event) {
   {
     std::lock_guard lock(mutex_);
     events_.push_back(std::move(event));

@@ -43,7 +43,7 @@ class Processes {
  private:
   void start(const ProcessStart& order);
   void route(const HandlerRoute& route);
-  void hear(ChildNews&& news);
+  void hear(ProcessEvent&& event);
   void tell_load(std::vector<ProcessEvent>& events);
   std::shared_ptr<ChildProcess> find(uint64_t process) const;
 

@@ -32,13 +32,6 @@ class HandlerLog : public LogSink {
   }
 };
 
-// Keys that an older table does not have.
-bool has_key(std::string_view name) {
-  const auto keys = config_keys();
-  return std::any_of(keys.begin(), keys.end(),
-                     [&](const ConfigKey& key) { return key.name == name; });
-}
-
 // Names are unique in a cluster: the broker takes a second life of a name as the end of the first.
 Status lock_name(const Config& config, int& fd) {
   const fs::path dir = fs::path(config.dir()) / "run";
@@ -147,7 +140,7 @@ HostOptions host_options(const Config& config) {
   if (routers.empty()) routers.push_back(config.text("router.worker_endpoint"));
   Port port = WorkerCore::kFirstRouter;
   for (const std::string& endpoint : routers) o.dial.push_back({port++, endpoint, Role::router});
-  if (has_key("balancer.enabled") && config.boolean("balancer.enabled"))
+  if (config.boolean("balancer.enabled"))
     o.dial.push_back({port, config.text("balancer.endpoint"), Role::balancer});
   o.spin = config.duration("worker.spin");
   o.drain_timeout = config.duration("worker.drain_timeout") + kDrainSlack;
@@ -330,10 +323,9 @@ int run_worker(const Config& config) {
   if (Status found = gpus.find(config); !found) return refuse_start(found.error());
   HandlerLog handler_log;
   PluginOptions options;
-  if (has_key("worker.allow_test_handlers"))
-    options.allow_test_handlers = config.boolean("worker.allow_test_handlers");
+  options.allow_test_handlers = config.boolean("worker.allow_test_handlers");
   options.worker_name = config.text("worker.name");
-  if (has_key("worker.data_dir")) options.data_dir = config.text("worker.data_dir");
+  options.data_dir = config.text("worker.data_dir");
   options.log = &handler_log;
   PluginHost plugins(options);
   ReplicaOptions replicas;

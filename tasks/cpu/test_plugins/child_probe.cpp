@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 
 namespace {
@@ -47,6 +48,23 @@ void hog() {
   }
 }
 
+// A frame of the executor's own protocol, about its first run.
+void forge(uint8_t type, uint16_t index, const std::string& body) {
+  std::string frame(16, '\0');
+  const auto size = static_cast<uint32_t>(body.size());
+  const uint64_t id = 1;
+  std::memcpy(&frame[0], &size, sizeof size);
+  frame[4] = static_cast<char>(type);
+  std::memcpy(&frame[6], &index, sizeof index);
+  std::memcpy(&frame[8], &id, sizeof id);
+  frame += body;
+  for (size_t at = 0; at < frame.size();) {
+    const ssize_t n = write(3, frame.data() + at, frame.size() - at);
+    if (n <= 0) return;
+    at += static_cast<size_t>(n);
+  }
+}
+
 void spam() {
   for (int i = 0; i < 200'000; ++i) std::printf("line %d of very many\n", i);
 }
@@ -69,6 +87,7 @@ dray::Outcome act(dray::Context& ctx, Shared& state) {
     if (write(3, bytes, sizeof bytes) < 0) return dray::fail("no socket");
   }
   if (in == "hangup") close(3);
+  if (in == "empty_part") forge(18, 0, {});
   if (in == "print") {
     std::printf("out of the handler\n");
     std::fprintf(stderr, "err of the handler\n");
@@ -113,6 +132,8 @@ DRAY_HANDLER("child.alone", dray::HandlerOptions{.max_concurrency = 1},
              [](dray::Context& ctx) { return dray::ok(ctx.payload()); });
 DRAY_BATCH_HANDLER("child.batch", dray::HandlerOptions{.max_batch_size = 4096},
                    [](dray::Batch& batch) {
+                     if (batch[0].payload() == "flood")
+                       for (uint16_t i = 0; i < 20'000; ++i) forge(19, i % 2, std::string(8, '\0'));
                      for (size_t i = 0; i < batch.size(); ++i)
                        batch.set(i, i % 3 == 2 ? dray::fail("third")
                                                : dray::ok(std::string(batch[i].payload())));

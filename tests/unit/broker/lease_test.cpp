@@ -211,6 +211,30 @@ TEST_CASE("handlers of a worker come and go in a session") {
   CHECK(b.state(known[0]) == TaskState::queued);
 }
 
+TEST_CASE("a worker that announces ever new names fills neither memory nor journal") {
+  Bench b;
+  b.open(kRouter, Role::router, "router");
+  b.attach(kWorkerA, "a", 100, 1, {"echo"});
+  uint64_t next = 0;
+  const auto announce = [&] {
+    std::vector<std::string> names;
+    for (size_t i = 0; i < kHandlersMax; ++i) names.push_back("n" + std::to_string(++next));
+    b.say(kWorkerA, Handlers{4, std::move(names)});
+    b.turn();
+  };
+  const size_t most = broker::Ledger::kCatalogMax;
+  while (next < most) announce();
+  CHECK(b.core->ledger().catalog_handlers().size() == most);
+  const RecordNo records = b.core->ledger().next_record();
+  for (int i = 0; i < 3; ++i) announce();
+  CHECK(b.core->ledger().catalog_handlers().size() == most);
+  CHECK(b.core->ledger().next_record() == records);
+  b.say(kWorkerA, Handlers{4, {"echo"}});  // names that are known go on
+  b.turn();
+  auto list = b.submit(1, {.handler = "echo"});
+  CHECK(b.state(list[0]) == TaskState::leased);
+}
+
 TEST_CASE("delay and expiry") {
   Bench b;
   b.open(kRouter, Role::router, "router");

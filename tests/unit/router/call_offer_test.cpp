@@ -73,6 +73,25 @@ TEST_CASE("offer again: what waits goes to another worker and a shorter list wit
   CHECK(b.end_of(ann, 1) == CallEnd::unknown);
 }
 
+TEST_CASE("offer again: one that is gone is neither chosen nor counted on beside another") {
+  CallBench b;
+  const SessionId ann = b.client();
+  const SessionId stays = b.worker(20, {offer_of("h")});
+  for (uint64_t i = 1; i <= 6; ++i) {
+    b.call(ann, {.call = i});
+    b.now.mono += 10ms;
+    b.done(stays, b.run(stays, i - 1).row.call, {.run_us = 10'000});
+  }
+  const SessionId gone = b.worker(21, {offer_of("h"), offer_of("other")}, 4);
+  offer(b, gone, {HandlerOffer{}, offer_of("other")});
+  b.call(ann, {.call = 10});
+  b.call(ann, {.call = 11, .deadline = 15ms});  // behind that one it can not be done
+  CHECK(b.refused(CallRefusal::infeasible) == 1);
+  b.call(ann, {.call = 12});
+  CHECK(b.runs(stays) == 7);
+  CHECK(b.runs(gone) == 0);
+}
+
 TEST_CASE("offer again: limits change while calls run") {
   CallBench b;
   const SessionId ann = b.client();

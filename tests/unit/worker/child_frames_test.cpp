@@ -13,10 +13,8 @@
 namespace dray::worker {
 namespace {
 
-HandlerInfo info(const std::string& name) {
-  HandlerInfo h;
-  h.name = name;
-  h.plugin = "p.so";
+ReplicaHandler info(const std::string& name) {
+  ReplicaHandler h;
   h.can_batch = true;
   h.max_concurrency = 3;
   h.offer.name = name;
@@ -44,7 +42,7 @@ TEST_CASE("child frames: round trips and damaged ones") {
   damage(encode_start(start),
          [](const std::string& b) { return static_cast<bool>(decode_start(b)); });
 
-  const std::vector<HandlerInfo> handlers{info("a"), info("b")};
+  const std::vector<ReplicaHandler> handlers{info("a"), info("b")};
   CHECK(*decode_handlers(encode_handlers(handlers)) == handlers);
   std::mt19937_64 random(2);
   for (int i = 0; i < 2000; ++i) {

@@ -9,7 +9,7 @@
 namespace dray::worker {
 namespace {
 using namespace std::chrono_literals;
-using Kind = ChildNews::Kind;
+using Kind = ProcessEvent::Kind;
 using Out = TaskOutput::Kind;
 
 bool alive(pid_t pid) { return ::kill(pid, 0) == 0; }
@@ -51,7 +51,7 @@ TEST_CASE("child: reports its handlers and runs them") {
   ChildRig rig;
   rig.ready();
   REQUIRE(rig.handlers.size() == 5);
-  CHECK(rig.handlers[0].name == "child.act");
+  CHECK(rig.handlers[0].offer.name == "child.act");
   CHECK(rig.handlers[0].offer.max_ongoing == 7);
   CHECK((rig.handlers[0].offer.flags & kOfferIdempotent) != 0);
   CHECK(rig.handlers[1].max_concurrency == 1);
@@ -103,7 +103,7 @@ TEST_CASE("child: however it ends its runs end with the reason and nobody else i
   CHECK(other.kind == Out::crashed);
   CHECK(other.text.find(expected) == 0);
   CHECK(ChildRig::Clock::now() - began < 10s);  // also if a grandchild keeps the socket
-  const ChildNews gone = rig.wait(Kind::gone);
+  const ProcessEvent gone = rig.wait(Kind::gone);
   CHECK_FALSE(gone.ok);
   CHECK(gone.text == other.text);
   CHECK(rig.run("late").kind == Out::not_started);
@@ -133,7 +133,7 @@ TEST_CASE("child: one that does not end when it is told to is killed") {
   ChildRig rig("slow_end");
   rig.ready();
   rig.child->stop(0s);
-  const ChildNews gone = rig.wait(Kind::gone);
+  const ProcessEvent gone = rig.wait(Kind::gone);
   CHECK(gone.ok);
   CHECK(gone.text.find("executor killed: it did not end") == 0);
 }
@@ -222,7 +222,7 @@ TEST_CASE("child: nothing runs before it is ready or after it is told to stop") 
   CHECK(rig.run("x").kind == Out::not_started);
   running.join();
   CHECK(out.text.find("stopped before it was done") != std::string::npos);
-  const ChildNews gone = rig.wait(Kind::gone);
+  const ProcessEvent gone = rig.wait(Kind::gone);
   CHECK(gone.ok);
 }
 
@@ -231,7 +231,7 @@ TEST_CASE("child: an idle one that is told to stop ends at once and by itself") 
   rig.ready();
   const auto began = ChildRig::Clock::now();
   rig.child->stop(10s);
-  const ChildNews gone = rig.wait(Kind::gone);
+  const ProcessEvent gone = rig.wait(Kind::gone);
   CHECK(gone.ok);
   CHECK(gone.text.find("executor ended: exit code 0") == 0);
   CHECK(ChildRig::Clock::now() - began < 1s);
@@ -337,19 +337,19 @@ TEST_CASE("child: health and configuration") {
   rig.child->ping();
   CHECK(rig.wait(Kind::pong).ok);
   rig.child->configure("second", 5);
-  const ChildNews set = rig.wait(Kind::configured);
+  const ProcessEvent set = rig.wait(Kind::configured);
   CHECK(set.ok);
   CHECK(set.number == 5);
   CHECK(rig.run("config").bytes == "second");
   rig.child->configure("bad", 6);
-  const ChildNews refused = rig.wait(Kind::configured, 2);
+  const ProcessEvent refused = rig.wait(Kind::configured, 2);
   CHECK_FALSE(refused.ok);
   CHECK(refused.text.find("refuses its user_config: bad config") != std::string::npos);
   CHECK(rig.run("config").bytes == "second");
   rig.child->configure("ill", 7);
   rig.wait(Kind::configured, 3);
   rig.child->ping();
-  const ChildNews ill = rig.wait(Kind::pong, 2);
+  const ProcessEvent ill = rig.wait(Kind::pong, 2);
   CHECK_FALSE(ill.ok);
   CHECK(ill.text.find("feels ill") != std::string::npos);
   rig.child->configure("hang", 8);  // a health check that hangs does not stop other work
@@ -365,9 +365,41 @@ TEST_CASE("child: its environment and its number of runs") {
   rig.ready();
   CHECK(rig.run("env").bytes == "GPU-1,GPU-2");
   CHECK(std::none_of(rig.news.begin(), rig.news.end(),
-                     [](const ChildNews& n) { return n.kind == Kind::recycle; }));
+                     [](const ProcessEvent& n) { return n.kind == Kind::recycle; }));
   rig.run("x");
   rig.wait(Kind::recycle);
+}
+
+TEST_CASE("child: parts without bytes are nonsense") {
+  ChildRig rig;
+  rig.ready();
+  rig.run("empty_part");
+  CHECK(rig.wait(Kind::gone).text.find("executor protocol") != std::string::npos);
+}
+
+TEST_CASE("child: words about a task that nobody takes do not pile up") {
+  struct Slow : ProgressSink {
+    explicit Slow(ChildRig& of) : rig(of) {}
+    void on_progress(const TaskView&, double, std::string_view) override {
+      if (++words > 1) return;
+      const auto until = ChildRig::Clock::now() + std::chrono::seconds(20);
+      while (rig.child->ongoing() != 0 && ChildRig::Clock::now() < until)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    ChildRig& rig;
+    int words = 0;
+  };
+  ChildRig rig;
+  rig.ready();
+  Slow slow(rig);
+  const std::string flood = "flood", other = "x";
+  std::array<TaskView, 2> views{ChildRig::view(flood), ChildRig::view(other)};
+  for (TaskView& view : views) view.progress = &slow;
+  std::array<TaskOutput, 2> outs;
+  REQUIRE(rig.child->run(rig.place("child.batch"), views, outs));
+  CHECK(outs[0].bytes == "flood");
+  CHECK(slow.words >= 1);
+  CHECK(slow.words <= 4);  // what the first look found, and then the newest of each
 }
 
 }  // namespace dray::worker

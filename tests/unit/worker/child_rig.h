@@ -32,12 +32,12 @@ struct ChildRig {
   explicit ChildRig(const std::string& config = "") : ChildRig(options(config)) {}
   explicit ChildRig(ChildOptions o)
       : child(std::make_shared<ChildProcess>(
-            std::move(o), ChildProcess::Hooks{[this](ChildNews&& n) { hear(std::move(n)); },
+            std::move(o), ChildProcess::Hooks{[this](ProcessEvent&& n) { hear(std::move(n)); },
                                               [this](const ChildLine& line) { hear(line); }})) {}
 
-  void hear(ChildNews&& n) {
+  void hear(ProcessEvent&& n) {
     std::lock_guard lock(mutex);
-    if (n.kind == ChildNews::Kind::ready) handlers = n.handlers;
+    if (n.kind == ProcessEvent::Kind::ready) handlers = n.handlers;
     news.push_back(std::move(n));
     changed.notify_all();
   }
@@ -46,12 +46,12 @@ struct ChildRig {
     lines.push_back(std::string(line.source) + ": " + std::string(line.text) + " | " + line.task);
     changed.notify_all();
   }
-  ChildNews wait(ChildNews::Kind kind, size_t nth = 1) {
+  ProcessEvent wait(ProcessEvent::Kind kind, size_t nth = 1) {
     std::unique_lock lock(mutex);
-    ChildNews found;
+    ProcessEvent found;
     const bool heard = changed.wait_for(lock, std::chrono::seconds(20), [&] {
       size_t n = 0;
-      for (const ChildNews& one : news)
+      for (const ProcessEvent& one : news)
         if (one.kind == kind && ++n == nth) {
           found = one;
           return true;
@@ -76,13 +76,13 @@ struct ChildRig {
     return found;
   }
   ChildRig& ready() {
-    wait(ChildNews::Kind::ready);
+    wait(ProcessEvent::Kind::ready);
     return *this;
   }
   uint16_t place(const std::string& name) {
     std::lock_guard lock(mutex);
     for (size_t i = 0; i < handlers.size(); ++i)
-      if (handlers[i].name == name) return static_cast<uint16_t>(i);
+      if (handlers[i].offer.name == name) return static_cast<uint16_t>(i);
     FAIL("no handler " << name);
     return 0;
   }
@@ -102,9 +102,9 @@ struct ChildRig {
 
   std::mutex mutex;
   std::condition_variable changed;
-  std::vector<ChildNews> news;
+  std::vector<ProcessEvent> news;
   std::vector<std::string> lines;
-  std::vector<HandlerInfo> handlers;
+  std::vector<ReplicaHandler> handlers;
   std::shared_ptr<ChildProcess> child;
 };
 

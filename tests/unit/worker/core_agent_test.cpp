@@ -64,6 +64,23 @@ TEST_CASE("long tasks: k is slots; short ones: prefetch_max soon") {
   CHECK(rig.granted == rig.sent + 4096);  // one ATTACH names no more
 }
 
+TEST_CASE("how long something took until it crashed says nothing about how long tasks take") {
+  Rig rig(4);
+  rig.open();
+  const uint64_t before = rig.agent.target(rig.now());
+  for (uint64_t seq = 1; seq < 201; seq += 4) {
+    rig.dispatch(seq, 4);
+    std::vector<Outcome> list;
+    for (uint64_t i = seq; i < seq + 4; ++i) {
+      list.push_back(Rig::done(i, 0));
+      list.back().verdict = Verdict::crashed;
+      list.back().code = Errc::worker_lost;
+    }
+    rig.outcomes(std::move(list));
+  }
+  CHECK(rig.agent.target(rig.now()) == before);
+}
+
 TEST_CASE("short tasks are handed out ahead of a free slot, long ones are not") {
   Rig rig(1);
   rig.open();

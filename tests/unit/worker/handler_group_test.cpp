@@ -88,10 +88,10 @@ TEST_CASE("handler group: a run that a dead executor never got goes to another")
   Group g;
   g.group.set({g.place(a), g.place(b)}, false);
   ::kill(a.child->pid(), SIGKILL);
-  a.wait(ChildNews::Kind::gone);
+  a.wait(ProcessEvent::Kind::gone);
   for (int i = 0; i < 3; ++i) CHECK(g.run("x").bytes == "x");
   ::kill(b.child->pid(), SIGKILL);
-  b.wait(ChildNews::Kind::gone);
+  b.wait(ProcessEvent::Kind::gone);
   CHECK(g.run("x", 100ms).kind == Out::not_started);  // nobody said yet what comes instead
   TaskOutput later;
   std::thread waits([&] { later = g.run("x"); });

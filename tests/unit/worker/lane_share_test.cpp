@@ -283,6 +283,8 @@ TEST_CASE("share: a floor that tasks can not use does not keep calls out") {
   REQUIRE(b.share.piece(1, b.now()) > 0);
   REQUIRE_FALSE(b.share.call_may_start(1));
   b.share.take_calls_moved();
+  b.decide();  // tasks have not had their turn yet
+  CHECK_FALSE(b.share.call_may_start(1));
   b.share.take_moved();
   b.decide();  // nothing was started: slots or resources are taken by others
   CHECK(b.share.take_calls_moved());

@@ -1,146 +1,13 @@
 // Replicas: what is started, restarted, given up, offered and reported, on a virtual clock.
-#include "services/worker/core/replicas.h"
-
-#include <catch2/catch.hpp>
 #include <random>
 #include <set>
 
-#include "common/resources/resources.h"
+#include "tests/unit/worker/replica_rig.h"
 
 namespace dray::worker {
 namespace {
-
 using Kind = ProcessEvent::Kind;
-
-ReplicaSpec spec(uint64_t id, const std::string& deployment = "d") {
-  ReplicaSpec s;
-  s.id = id;
-  s.deployment = deployment;
-  s.code = "code.so";
-  s.graceful_ms = 1000;
-  s.start_timeout_ms = 5000;
-  s.health_period_ms = 1000;
-  s.health_timeout_ms = 500;
-  return s;
-}
-
-ReplicaSpec with_cpu(ReplicaSpec s, uint64_t cpus) {
-  NeedInfo need;
-  need.pools = {{"cpu", cpus * kResourceUnit}};
-  s.needs = {encode_need(need)};
-  return s;
-}
-
-ReplicaHandler handler(const std::string& name, uint32_t max_ongoing = 0, uint32_t limit = 0) {
-  ReplicaHandler h;
-  h.offer.name = name;
-  h.offer.max_ongoing = max_ongoing;
-  h.offer.max_batch_size = 8;
-  h.offer.flags = kOfferIdempotent;
-  h.max_concurrency = limit;
-  h.can_batch = true;
-  return h;
-}
-
-std::vector<DeviceInfo> two_gpus(bool second_lost = false) {
-  std::vector<DeviceInfo> devices(2);
-  for (size_t i = 0; i < 2; ++i) {
-    devices[i].uuid = "GPU-" + std::to_string(i);
-    devices[i].units = kResourceUnit;
-    devices[i].memory_mib = 1000;
-  }
-  if (second_lost) {
-    devices[1].units = devices[1].memory_mib = 0;
-    devices[1].health = 3;
-    devices[1].reason = "XID 79";
-  }
-  return devices;
-}
-
-ReplicaSpec with_gpu(ReplicaSpec s, uint64_t units) {
-  NeedInfo need;
-  need.gpus = units;
-  s.needs = {encode_need(need)};
-  return s;
-}
-
-struct Rig {
-  explicit Rig(ReplicaOptions options = {})
-      : node(two_gpus(), {{"cpu", 4 * kResourceUnit}}, {}),
-        resources(node),
-        core(std::move(options), resources) {}
-
-  Now now() const { return {Time(at), 0}; }
-  void collect() {
-    core.check();
-    for (const ProcessStart& s : out.orders.start) started.push_back(s);
-    for (const ProcessStop& s : out.orders.stop) stopped.push_back(s.process);
-    for (const ProcessKill& k : out.orders.kill) killed.push_back({k.process, k.why});
-    for (uint64_t p : out.orders.ping) pinged.push_back(p);
-    for (const ProcessConfig& c : out.orders.config) configs.push_back(c);
-    out.clear();
-  }
-  Status place(std::vector<ReplicaSpec> list, uint64_t goal = 0) {
-    Place m;
-    m.goal = goal == 0 ? ++goals : goal;
-    for (const ReplicaSpec& s : list) m.replicas.push_back(encode_replica(s));
-    Status status = core.on_place(m, now(), out);
-    collect();
-    return status;
-  }
-  void say(uint64_t process, Kind kind, bool ok = true, const std::string& text = {},
-           std::vector<ReplicaHandler> handlers = {}) {
-    ProcessEvent e;
-    e.process = process;
-    e.kind = kind;
-    e.ok = ok;
-    e.text = text;
-    e.handlers = std::move(handlers);
-    std::vector<ProcessEvent> list;
-    list.push_back(std::move(e));
-    core.on_events(std::move(list), now(), out);
-    collect();
-  }
-  void ready(uint64_t process, std::vector<ReplicaHandler> handlers = {handler("h")}) {
-    say(process, Kind::ready, true, {}, std::move(handlers));
-  }
-  void crash(uint64_t process) { say(process, Kind::gone, false, "executor crashed: SIGSEGV"); }
-  void go(Duration d) {
-    const Duration until = at + d;
-    while (core.next_deadline() <= Time(until)) {
-      at = std::max(at, Duration(core.next_deadline().time_since_epoch()));
-      core.tick(now(), out);
-      collect();
-    }
-    at = until;
-    core.tick(now(), out);
-    collect();
-  }
-  std::vector<OfferedHandler> offered() const { return core.offered(now().mono); }
-  ReplicaStatus status(uint64_t id) {
-    for (const std::string& blob : core.statuses(true)) {
-      auto s = decode_replica_status(blob);
-      REQUIRE(s);
-      if (s->id == id) return *s;
-    }
-    FAIL("no replica " << id);
-    return {};
-  }
-  ReplicaState state(uint64_t id) { return static_cast<ReplicaState>(status(id).state); }
-
-  Node node;
-  NodeResources resources;
-  Replicas core;
-  WorkerOut out;
-  Duration at = 100s;
-  uint64_t goals = 0;
-  std::vector<ProcessStart> started;
-  std::vector<uint64_t> stopped;
-  std::vector<std::pair<uint64_t, std::string>> killed;
-  std::vector<uint64_t> pinged;
-  std::vector<ProcessConfig> configs;
-};
-
+using Rig = ReplicaRig;
 }  // namespace
 
 TEST_CASE("replicas: PLACE starts them and they are offered when they are ready") {
@@ -533,53 +400,6 @@ TEST_CASE("replicas: random life") {
     r.resources.report(report);
     CHECK(report.taken.empty());
   }
-}
-
-TEST_CASE("replicas: what is on a lost device ends and has failed") {
-  Rig r;
-  REQUIRE(r.place({with_gpu(spec(1), kResourceUnit), with_gpu(spec(2), kResourceUnit)}));
-  REQUIRE(r.started.size() == 2);
-  CHECK(r.started[1].environment[1] ==
-        std::pair<std::string, std::string>{"CUDA_VISIBLE_DEVICES", "GPU-1"});
-  CHECK(decode_device(r.node.device_blobs()[1])->taken_units == kResourceUnit);
-  r.ready(1);
-  r.ready(2);
-  for (int i = 0; i < 40; ++i) {  // long enough to be forgiven an ordinary crash
-    r.go(1s);
-    for (uint64_t p : std::exchange(r.pinged, {})) r.say(p, Kind::pong);
-  }
-  REQUIRE(r.node.set_devices(two_gpus(true)));
-  r.core.on_devices(r.now(), r.out);
-  r.collect();
-  REQUIRE(r.killed.size() == 1);
-  CHECK(r.killed[0].first == r.started[1].process);
-  CHECK(r.killed[0].second == "GPU-1 is lost: XID 79");
-  r.crash(r.started[1].process);
-  CHECK(r.state(2) == ReplicaState::failed);
-  CHECK(r.state(1) == ReplicaState::ready);
-  CHECK(r.node.grants() == 1);
-  r.go(120s);
-  CHECK(r.started.size() == 2);
-
-  // One that waits for its next start holds its device as well.
-  REQUIRE(r.place({spec(1), with_gpu(spec(3), kResourceUnit)}));
-  CHECK(r.started.size() == 2);
-  CHECK(r.status(3).error.find("waits for resources: ") == 0);
-}
-
-TEST_CASE("replicas: one between two starts fails at once if its device is lost") {
-  Rig r;
-  REQUIRE(r.place({with_gpu(spec(1), kResourceUnit), with_gpu(spec(2), kResourceUnit)}));
-  r.crash(r.started[1].process);  // it starts again at once
-  r.crash(r.started[2].process);  // and after a second
-  REQUIRE(r.started.size() == 3);
-  REQUIRE(r.node.set_devices(two_gpus(true)));
-  r.core.on_devices(r.now(), r.out);
-  r.collect();
-  CHECK(r.state(2) == ReplicaState::failed);
-  CHECK(r.status(2).error == "GPU-1 is lost: XID 79");
-  r.go(10s);
-  CHECK(r.started.size() == 3);
 }
 
 }  // namespace dray::worker

@@ -310,6 +310,61 @@ TEST_CASE("worker core: replicas go on without a balancer and a bad PLACE is ref
   CHECK(w.last<Offer>(Both::kRouter).handlers.size() == 2);
 }
 
+TEST_CASE("worker core: the balancer hears soon what tasks take of the node") {
+  constexpr uint64_t kBalancer = 3;
+  AgentOptions o = Both::options();
+  o.resources = {{"cpu", 20'000}};
+  Both w(o);
+  w.open(Both::kBroker, Role::broker);
+  const auto dispatch = [&](uint64_t seq) {
+    Dispatch m;
+    m.epoch = 1;
+    m.first = seq - 1;
+    TaskSpec spec;
+    spec.handler = "echo";
+    spec.resources = {{"cpu", 10'000}};
+    m.specs = {encode_spec(spec)};
+    m.rows = make_rows<DispatchRow>(std::vector<DispatchRow>{{TaskId{1, seq}, seq, 0, 1, 0}});
+    w.say(Both::kBroker, std::move(m));
+  };
+  const auto end = [&](uint64_t seq) {
+    w.turn([&] {
+      std::vector<Outcome> list;
+      list.push_back({TaskId{1, seq}, Token{1, seq}, Verdict::ok, Errc::ok, true, 5, Bytes()});
+      w.core.tasks().on_outcomes(std::move(list), w.now(), w.out);
+    });
+  };
+  const auto pass = [&](Duration time) {
+    w.at += time;
+    w.turn([&] { w.core.tick(w.now(), w.out); });
+    return w.sent<NodeReport>(kBalancer);
+  };
+  dispatch(1);  // nobody to tell: no deadline, no report
+  end(1);
+  CHECK(pass(5s) + pass(5s) == 0);
+  CHECK(w.core.next_deadline() > Time(w.at + 500ms));
+  w.open(kBalancer, Role::balancer);
+  CHECK(w.sent<NodeReport>(kBalancer) == 1);
+
+  dispatch(2);
+  CHECK(w.sent<NodeReport>(kBalancer) == 0);
+  CHECK(w.core.next_deadline() <= Time(w.at + 500ms));
+  CHECK(pass(499ms) == 0);
+  REQUIRE(pass(1ms) == 1);
+  for (const Send& s : w.out.now)
+    if (const auto* report = std::get_if<NodeReport>(&s.message)) {
+      CHECK_FALSE(report->whole);
+      CHECK(report->taken == Amounts{{"cpu", 10'000}});
+    }
+  CHECK(pass(5s) + pass(5s) == 0);  // once
+  end(2);
+  REQUIRE(pass(500ms) == 1);
+  dispatch(3);
+  w.turn([&] { w.core.on_close(SessionId{kBalancer}, CloseReason::timeout, w.now(), w.out); });
+  CHECK(pass(1s) == 0);
+  CHECK(w.core.next_deadline() > Time(w.at));
+}
+
 TEST_CASE("worker: routers hear of the devices when they open and when these change") {
   AgentOptions o = Both::options();
   DeviceInfo device;
